@@ -39,6 +39,10 @@ type Effects struct {
 	// Forget deletes the state of the key.
 	Forget bool
 	Emit   []Emit
+	// DeadLetter, if set, also writes the input to the dead-letter topic with
+	// this failure as the reason, although the step succeeded: for a record
+	// that is to be kept and flagged. FailureReporter is not asked.
+	DeadLetter error
 }
 
 // Station is a step with a name.

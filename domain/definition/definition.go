@@ -8,6 +8,7 @@ package definition
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -176,9 +177,16 @@ type When struct {
 	If Condition
 }
 
+// ErrMissing is in the chain of an expression's error when the expression
+// asked for a member that the input does not have. An optional field rule then
+// makes no claim; anything else fails.
+var ErrMissing = errors.New("no such member")
+
 // Expr is a compiled expression.
 type Expr interface {
-	// Eval evaluates it over the variables that it was compiled for.
+	// Eval evaluates it over the variables that it was compiled for. The
+	// value is nil, bool, string, int64, uint64, float64, []byte, time.Time,
+	// []any or map[string]any. Errors are failures of kind Validation.
 	Eval(vars map[string]any) (any, error)
 	// Source is the expression's text.
 	Source() string
@@ -262,8 +270,8 @@ type Rule struct {
 type FieldRule struct {
 	Field string
 	Expr  Expr
-	// Optional: if the expression meets a missing member, there is no claim
-	// instead of a failure. It is declared by a leading "?" in the YAML.
+	// Optional: if the expression meets a missing member (ErrMissing), there is
+	// no claim instead of a failure. It is declared by a leading "?" in the YAML.
 	Optional bool
 	// States maps source statuses to lifecycle states, for the lifecycle
 	// field only; a status that is not listed is a failure.

@@ -153,4 +153,7 @@ type Seen struct {
 	// Duplicates counts further copies, Conflicts those with another body.
 	Duplicates int32 `avro:"duplicates"`
 	Conflicts  int32 `avro:"conflicts"`
+	// Last is the highest offset that was counted, so that reading the
+	// journal again does not count again.
+	Last int64 `avro:"last"`
 }

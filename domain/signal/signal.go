@@ -23,8 +23,8 @@ type Signal struct {
 	Source    string `avro:"source"`
 	SourceKey string `avro:"sourceKey"`
 	Resource  string `avro:"resource"`
-	// Match holds the identity field values, in the order the resource's
-	// identity declares them.
+	// Match holds the values of the identity fields, in the order in which the
+	// resource declares them.
 	Match []canonical.Value `avro:"match"`
 	// Fields are the claims, sorted by name. An absent field is not a claim;
 	// the value null is.

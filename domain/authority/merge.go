@@ -1,0 +1,323 @@
+// Package authority merges facts into entities: whose word counts, field by
+// field. It is algebra on values: no I/O, no clock, no randomness.
+//
+// Merging is two steps. Join takes a fact into what its source record claims
+// (last-writer-wins registers; commutative, associative, idempotent: a
+// state-based CRDT, Shapiro et al. 2011). Resolve computes the canonical
+// fields from all claims and the definition, and nothing else. So any order,
+// duplication or batching of the same facts gives the same canonical state.
+package authority
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/domain/signal"
+)
+
+// Result is what merging one fact did.
+type Result struct {
+	// Entity is the new snapshot, to be stored even if nothing canonical
+	// changed: its contributions or provenance may have.
+	Entity *canonical.Entity
+	// Stored is false if the snapshot is what it was to the last byte, so
+	// that storing it can be left out.
+	Stored bool
+	// Change is nil if canonical state did not change.
+	Change *event.Change
+	// Rejected are the lifecycle moves this fact claimed that the state
+	// machine does not allow or that came too late to be considered.
+	Rejected []canonical.Rejection
+}
+
+// Merge joins a fact into the entity, nil if there is none yet, and resolves
+// it again. The entity passed in is changed and must not be used afterwards.
+// The domain name goes into the ids of the events that follow.
+func Merge(domain *definition.Domain, r *definition.Resource, e *canonical.Entity, f *signal.Fact) (Result, error) {
+	if e == nil {
+		e = &canonical.Entity{Tenant: f.Signal.Tenant, Resource: f.Signal.Resource, ID: f.Entity}
+	}
+	before := snapshot{exists: e.Exists, state: e.State, fields: e.Fields, version: e.Version}
+	joined, rejected := Join(r, e, &f.Signal)
+	if !joined && e.Definition == domain.Fingerprint {
+		return Result{Entity: e, Rejected: rejected}, nil
+	}
+	e.Definition = domain.Fingerprint
+	if err := Resolve(r, e); err != nil {
+		return Result{}, err
+	}
+	for _, x := range e.Rejections {
+		if x.Signal == f.Signal.ID {
+			rejected = append(rejected, x)
+		}
+	}
+	change := diff(before, e, &f.Signal)
+	if change != nil {
+		e.Version++
+		if e.Version == 1 {
+			e.CreatedAt = f.Signal.ReceivedAt
+		}
+		e.UpdatedAt = f.Signal.ReceivedAt
+		change.Version = e.Version
+		for i := range change.Changed {
+			if field, ok := e.Field(change.Changed[i].Name); ok {
+				field.Since = e.Version
+			}
+		}
+		if err := event.Derive(domain, r, change); err != nil {
+			return Result{}, err
+		}
+	}
+	return Result{Entity: e, Stored: true, Change: change, Rejected: rejected}, nil
+}
+
+// Join takes a signal into its source record's contribution. It tells whether
+// anything was taken in, and which lifecycle moves came too late.
+func Join(r *definition.Resource, e *canonical.Entity, s *signal.Signal) (joined bool, late []canonical.Rejection) {
+	stamp := s.Stamp()
+	if s.ReceivedAt > e.SeenAt {
+		e.SeenAt = s.ReceivedAt
+		joined = true
+	}
+	c := contribution(e, s.Source, s.SourceKey)
+	if len(c.Stamps) == 0 && c.Deleted == nil {
+		joined = true // a source record that was not known before
+	}
+	if s.Deleted {
+		if c.Deleted == nil || stamp.Compare(*c.Deleted) > 0 {
+			c.Deleted = &stamp
+			joined = true
+		}
+		return joined, nil
+	}
+	if joinRegisters(c, s.Fields, stamp) {
+		joined = true
+	}
+	if r.Lifecycle != nil {
+		moved, rejection := joinMove(r, e, s, stamp)
+		joined = joined || moved
+		if rejection != nil {
+			late = append(late, *rejection)
+		}
+	}
+	return joined, late
+}
+
+// contribution finds or inserts a source record's contribution; they are kept
+// sorted by source and key.
+func contribution(e *canonical.Entity, source, key string) *canonical.Contribution {
+	i, found := slices.BinarySearchFunc(e.Contributions, source, func(c canonical.Contribution, s string) int {
+		return cmp.Or(cmp.Compare(c.Source, s), cmp.Compare(c.SourceKey, key))
+	})
+	if !found {
+		e.Contributions = slices.Insert(e.Contributions, i, canonical.Contribution{Source: source, SourceKey: key})
+		for j := range e.Fields { // winners are indexes into the list
+			if int(e.Fields[j].Winner) >= i {
+				e.Fields[j].Winner++
+			}
+		}
+	}
+	return &e.Contributions[i]
+}
+
+// joinRegisters lets each claim win over an older one for the same field. The
+// stamps that no register refers to any more are dropped, all but the newest:
+// what remains depends on the set of signals only, not on their order.
+func joinRegisters(c *canonical.Contribution, claims []canonical.Named, stamp canonical.Stamp) bool {
+	at, known := slices.BinarySearchFunc(c.Stamps, stamp, canonical.Stamp.Compare)
+	newest := at == len(c.Stamps) && !known
+	wins := newest
+	if !newest && !known {
+		for i := range claims {
+			j, found := searchRegister(c.Registers, claims[i].Name)
+			if !found || c.Stamps[c.Registers[j].Stamp].Compare(stamp) < 0 {
+				wins = true
+				break
+			}
+		}
+	}
+	if !wins {
+		return false
+	}
+	c.Stamps = slices.Insert(c.Stamps, at, stamp)
+	for i := range c.Registers {
+		if c.Registers[i].Stamp >= int32(at) {
+			c.Registers[i].Stamp++
+		}
+	}
+	for _, claim := range claims {
+		i, found := searchRegister(c.Registers, claim.Name)
+		switch {
+		case !found:
+			c.Registers = slices.Insert(c.Registers, i, canonical.Register{Name: claim.Name, Value: claim.Value, Stamp: int32(at)})
+		case c.Registers[i].Stamp < int32(at):
+			c.Registers[i].Value, c.Registers[i].Stamp = claim.Value, int32(at)
+		}
+	}
+	dropUnused(c)
+	return true
+}
+
+func searchRegister(rs []canonical.Register, name string) (int, bool) {
+	return slices.BinarySearchFunc(rs, name, func(r canonical.Register, n string) int { return cmp.Compare(r.Name, n) })
+}
+
+func dropUnused(c *canonical.Contribution) {
+	var small [16]int32
+	moved := small[:0]
+	for range c.Stamps {
+		moved = append(moved, -1)
+	}
+	for i := range c.Registers {
+		moved[c.Registers[i].Stamp] = 0
+	}
+	moved[len(moved)-1] = 0
+	kept := 0
+	for i, s := range c.Stamps {
+		if moved[i] < 0 {
+			continue
+		}
+		moved[i] = int32(kept)
+		c.Stamps[kept] = s
+		kept++
+	}
+	if kept == len(c.Stamps) {
+		return
+	}
+	c.Stamps = c.Stamps[:kept]
+	for i := range c.Registers {
+		c.Registers[i].Stamp = moved[c.Registers[i].Stamp]
+	}
+}
+
+// Resolve computes the canonical fields, the lifecycle state and the existence
+// of an entity from its contributions and the definition. Errors come from
+// declared expressions only.
+func Resolve(r *definition.Resource, e *canonical.Entity) error {
+	e.Exists = false
+	for i := range e.Contributions {
+		if e.Contributions[i].Live() {
+			e.Exists = true
+			break
+		}
+	}
+	fold(r, e)
+	if !e.Exists {
+		e.Fields, e.State, e.StateSince = nil, "", 0
+		return nil
+	}
+	previous := e.Fields
+	fields := make([]canonical.Field, 0, max(len(previous), len(r.Fields)))
+	leaders := groupWinners(r, e)
+	var buf [8]claim
+	for _, f := range r.Fields {
+		var w winner
+		switch {
+		case r.Lifecycle != nil && f.Name == r.Lifecycle.Field:
+			w = stateWinner(e)
+		case f.Group != "":
+			w = leaders.value(r, e, f)
+		default:
+			var err error
+			if w, err = choose(f, e, liveClaims(buf[:0], f.Name, f.Authority, f.MaxAge, e)); err != nil {
+				return err
+			}
+		}
+		if !w.value.Present() {
+			continue
+		}
+		field := canonical.Field{Name: f.Name, Value: w.value, Winner: w.contribution, Confidence: w.confidence}
+		if old, ok := searchField(previous, f.Name); ok {
+			field.Since = old.Since
+		}
+		fields = append(fields, field)
+	}
+	e.Fields = fields
+	return nil
+}
+
+func searchField(fs []canonical.Field, name string) (*canonical.Field, bool) {
+	i, found := slices.BinarySearchFunc(fs, name, func(f canonical.Field, n string) int { return cmp.Compare(f.Name, n) })
+	if !found {
+		return nil, false
+	}
+	return &fs[i], true
+}
+
+// snapshot is the canonical part of an entity before a fact.
+type snapshot struct {
+	exists  bool
+	state   string
+	fields  []canonical.Field
+	version int64
+}
+
+// diff gives the change from before to e, nil if canonical state is the same.
+func diff(before snapshot, e *canonical.Entity, s *signal.Signal) *event.Change {
+	changed := changedFields(before.fields, e)
+	if len(changed) == 0 && before.exists == e.Exists && before.state == e.State {
+		return nil
+	}
+	kind := event.Updated
+	switch {
+	case !before.exists && e.Exists && before.version == 0:
+		kind = event.Created
+	case !before.exists && e.Exists:
+		kind = event.Restored
+	case before.exists && !e.Exists:
+		kind = event.Deleted
+	}
+	after := make([]canonical.Named, len(e.Fields))
+	for i, f := range e.Fields {
+		after[i] = canonical.Named{Name: f.Name, Value: f.Value}
+	}
+	return &event.Change{
+		Tenant: e.Tenant, Resource: e.Resource, ID: e.ID, Kind: kind,
+		FromState: before.state, ToState: e.State, Changed: changed, After: after,
+		Signal: s.ID, Journal: s.Journal, Source: s.Source, OccurredAt: occurred(s), ReceivedAt: s.ReceivedAt,
+		Cause: s.Cause, Definition: e.Definition,
+	}
+}
+
+func occurred(s *signal.Signal) envelope.Instant {
+	if s.OccurredAt == 0 {
+		return s.ReceivedAt
+	}
+	return s.OccurredAt
+}
+
+// changedFields walks both sorted lists and gives the differences by name.
+func changedFields(before []canonical.Field, e *canonical.Entity) []event.FieldChange {
+	var out []event.FieldChange
+	after := e.Fields
+	for i, j := 0, 0; i < len(before) || j < len(after); {
+		switch {
+		case j == len(after) || i < len(before) && before[i].Name < after[j].Name:
+			out = append(out, event.FieldChange{Name: before[i].Name, Before: before[i].Value})
+			i++
+		case i == len(before) || after[j].Name < before[i].Name:
+			out = append(out, fieldChange(e, &after[j], ""))
+			j++
+		default:
+			if before[i].Value != after[j].Value {
+				out = append(out, fieldChange(e, &after[j], before[i].Value))
+			}
+			i++
+			j++
+		}
+	}
+	return out
+}
+
+func fieldChange(e *canonical.Entity, f *canonical.Field, before canonical.Value) event.FieldChange {
+	c := event.FieldChange{Name: f.Name, Before: before, After: f.Value}
+	if f.Winner >= 0 {
+		w := &e.Contributions[f.Winner]
+		c.Source, c.SourceKey = w.Source, w.SourceKey
+	}
+	return c
+}

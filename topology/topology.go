@@ -1,0 +1,257 @@
+// Package topology declares every stream, table and group once, as data: what
+// reads what, keyed by what, partitioned how, kept how long. Topics are created
+// from it and `touchstone describe` prints it.
+//
+// It does not touch Kafka: package internal/engine does.
+package topology
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/domain/definition"
+)
+
+// Kind of topic.
+type Kind string
+
+// The kinds of topic.
+const (
+	// Stream topics are read in order and expire by age.
+	Stream Kind = "stream"
+	// Table topics hold the latest value of each key: changelogs.
+	Table Kind = "table"
+	// External topics are written by others; they are not created here.
+	External Kind = "external"
+)
+
+// Record names what a topic's values are; codecs are chosen by it.
+type Record string
+
+// The platform's records. PublicEvent values have generated schemas; Foreign
+// ones are whatever their producers write.
+const (
+	JournalEntry Record = "JournalEntry"
+	Seen         Record = "Seen"
+	Signal       Record = "Signal"
+	Fact         Record = "Fact"
+	Entity       Record = "Entity"
+	Change       Record = "Change"
+	Outcome      Record = "Outcome"
+	PublicEvent  Record = "PublicEvent"
+	Foreign      Record = "Foreign"
+)
+
+// Topic is one Kafka topic.
+type Topic struct {
+	Name   string `json:"name"`
+	Domain string `json:"domain"`
+	Kind   Kind   `json:"kind"`
+	Record Record `json:"record"`
+	// Key says in words what records are keyed by.
+	Key        string `json:"key"`
+	Partitions int    `json:"partitions"`
+	// Replication factor; -1 is the broker's default.
+	Replication int `json:"replication"`
+	// Compact and Retention together give the cleanup policy: compaction
+	// keeps the latest record of each key, a retention (zero: for ever)
+	// removes what is older.
+	Compact   bool          `json:"compact"`
+	Retention time.Duration `json:"-"`
+	// Derived topics can be rebuilt from those that are not.
+	Derived bool `json:"derived"`
+	// Public topics are a contract with other systems.
+	Public bool   `json:"public"`
+	Doc    string `json:"doc"`
+}
+
+// Configs gives the topic's broker configuration.
+func (t Topic) Configs() map[string]string {
+	c := map[string]string{"cleanup.policy": t.CleanupPolicy(), "retention.ms": "-1"}
+	if t.Retention > 0 {
+		c["retention.ms"] = strconv.FormatInt(t.Retention.Milliseconds(), 10)
+	}
+	return c
+}
+
+// CleanupPolicy as Kafka spells it.
+func (t Topic) CleanupPolicy() string {
+	switch {
+	case t.Compact && t.Retention > 0:
+		return "compact,delete"
+	case t.Compact:
+		return "compact"
+	}
+	return "delete"
+}
+
+// Group is one station of one domain: a consumer group with its table.
+type Group struct {
+	Name    string `json:"name"`
+	Domain  string `json:"domain"`
+	Station string `json:"station"`
+	// Inputs, Table (empty if stateless), Outputs and DeadLetters are topics.
+	Inputs      []string `json:"inputs"`
+	Table       string   `json:"table,omitempty"`
+	Outputs     []string `json:"outputs"`
+	DeadLetters string   `json:"deadLetters"`
+	Doc         string   `json:"doc"`
+}
+
+// View is one read model.
+type View struct {
+	Name   string `json:"name"`
+	Domain string `json:"domain"`
+	Topic  string `json:"topic"`
+	Doc    string `json:"doc"`
+}
+
+// Feed carries an external topic into the journal.
+type Feed struct {
+	Name    string   `json:"name"`
+	Domain  string   `json:"domain"`
+	Source  string   `json:"source"`
+	Topics  []string `json:"topics"`
+	Journal string   `json:"journal"`
+}
+
+// Topology is everything, in the order of the flow.
+type Topology struct {
+	Topics []Topic `json:"topics"`
+	Feeds  []Feed  `json:"feeds"`
+	Groups []Group `json:"groups"`
+	Views  []View  `json:"views"`
+}
+
+// Options of a topology.
+type Options struct {
+	// Partitions of every topic; it cannot be changed later without rekeying.
+	Partitions int
+	// Replication factor; -1 is the broker's default.
+	Replication int
+	// DedupeWindow is how long a delivery is remembered.
+	DedupeWindow time.Duration
+	// JournalRetention is how long the journal is kept; zero means for ever.
+	JournalRetention time.Duration
+	// OutcomeRetention is how long it can be asked what became of a delivery.
+	OutcomeRetention time.Duration
+}
+
+// Defaults for development: a window that outlasts the longest retry schedule
+// of a webhook sender (Standard Webhooks: about three and a half days).
+func Defaults() Options {
+	return Options{Partitions: 4, Replication: -1, DedupeWindow: 7 * 24 * time.Hour, OutcomeRetention: 7 * 24 * time.Hour}
+}
+
+// Names of a domain's topics and groups.
+func Journal(domain string) string     { return domain + ".journal" }
+func Signals(domain string) string     { return domain + ".signals" }
+func Facts(domain string) string       { return domain + ".facts" }
+func Changes(domain string) string     { return domain + ".changes" }
+func Events(domain string) string      { return domain + ".events.v1" }
+func Outcomes(domain string) string    { return domain + ".outcomes" }
+func DeadLetters(domain string) string { return domain + ".deadletters" }
+
+// GroupName gives the consumer group of a station.
+func GroupName(domain, station string) string { return domain + "." + station }
+
+// TableName gives the changelog topic of a station's table, as Goka names it.
+func TableName(domain, station string) string { return GroupName(domain, station) + "-table" }
+
+// The stations in the order of the flow.
+const (
+	Inbox   = "inbox"
+	Resolve = "resolve"
+	Merge   = "merge"
+	Publish = "publish"
+)
+
+// Follows tells which external topics a source reads; nil if it reads none.
+// It is given by the assembly, since it is a connector's setting.
+type Follows func(s *definition.Source) []string
+
+// Build declares the topology of the domains.
+func Build(domains []*definition.Domain, o Options, follows Follows) (*Topology, error) {
+	if o.Partitions < 1 {
+		return nil, fmt.Errorf("topics.partitions: found %d, expected at least 1", o.Partitions)
+	}
+	t := &Topology{}
+	seen := map[string]bool{}
+	for _, d := range domains {
+		if seen[d.Name] {
+			return nil, fmt.Errorf("domain %s is defined twice", d.Name)
+		}
+		seen[d.Name] = true
+		t.add(d, o, follows)
+	}
+	return t, nil
+}
+
+func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
+	n := d.Name
+	topic := func(name string, kind Kind, rec Record, key, doc string) Topic {
+		return Topic{Name: name, Domain: n, Kind: kind, Record: rec, Key: key, Partitions: o.Partitions, Replication: o.Replication, Derived: true, Doc: doc}
+	}
+	const week, month = 7 * 24 * time.Hour, 30 * 24 * time.Hour
+	external := map[string]bool{}
+	for _, s := range d.Sources {
+		topics := []string(nil)
+		if follows != nil {
+			topics = follows(s)
+		}
+		if len(topics) == 0 {
+			continue
+		}
+		t.Feeds = append(t.Feeds, Feed{Name: n + ".feed." + s.Name, Domain: n, Source: s.Name, Topics: topics, Journal: Journal(n)})
+		for _, name := range topics {
+			if !external[name] {
+				external[name] = true
+				t.Topics = append(t.Topics, Topic{Name: name, Domain: n, Kind: External, Record: Foreign, Key: "the producer's", Replication: o.Replication, Partitions: 1, Doc: "written by the back end of source " + s.Name})
+			}
+		}
+	}
+	journal := topic(Journal(n), Stream, JournalEntry, "dedupe key", "every delivery exactly as received; the truth everything else is derived from")
+	journal.Derived, journal.Retention = false, o.JournalRetention
+	seen := topic(TableName(n, Inbox), Table, Seen, "dedupe key", "which delivery came first, for the dedupe window")
+	seen.Compact, seen.Retention = true, o.DedupeWindow
+	signals := topic(Signals(n), Stream, Signal, "tenant/source/resource/source key", "what sources claim about their own records")
+	signals.Retention = week
+	facts := topic(Facts(n), Stream, Fact, "tenant/resource/entity id", "signals whose entity is known")
+	facts.Retention = week
+	entities := topic(TableName(n, Merge), Table, Entity, "tenant/resource/entity id", "canonical entities with provenance and every contribution")
+	entities.Compact = true
+	changes := topic(Changes(n), Stream, Change, "tenant/resource/entity id", "each step of canonical state: the outbox")
+	changes.Retention = month
+	events := topic(Events(n), Stream, PublicEvent, "tenant/resource/entity id", "public domain events, Avro with CloudEvents headers")
+	events.Retention, events.Public = month, true
+	outcomes := topic(Outcomes(n), Table, Outcome, "journal id, and #index for one of several signals", "what became of each delivery")
+	outcomes.Compact, outcomes.Retention = true, o.OutcomeRetention
+	dead := topic(DeadLetters(n), Stream, Foreign, "the failed record's", "records that a station could not handle, with the reason in headers")
+	dead.Retention = month
+	t.Topics = append(t.Topics, journal, seen, signals, facts, entities, changes, events, outcomes, dead)
+
+	group := func(station string, inputs []string, table string, outputs []string, doc string) {
+		t.Groups = append(t.Groups, Group{Name: GroupName(n, station), Domain: n, Station: station, Inputs: inputs, Table: table, Outputs: outputs, DeadLetters: dead.Name, Doc: doc})
+	}
+	group(Inbox, []string{journal.Name}, seen.Name, []string{signals.Name, outcomes.Name}, "drops duplicates, normalises deliveries into signals")
+	group(Resolve, []string{signals.Name}, "", []string{facts.Name, outcomes.Name}, "finds the entity a signal speaks of")
+	group(Merge, []string{facts.Name}, entities.Name, []string{changes.Name, outcomes.Name}, "decides field by field whose word counts; the only writer of canonical state")
+	group(Publish, []string{changes.Name}, "", []string{events.Name}, "publishes the domain events of each change")
+
+	t.Views = append(t.Views,
+		View{Name: n + ".entities", Domain: n, Topic: entities.Name, Doc: "canonical entities by id, and by the declared filter fields"},
+		View{Name: n + ".history", Domain: n, Topic: changes.Name, Doc: "changes by entity and version"},
+		View{Name: n + ".outcomes", Domain: n, Topic: outcomes.Name, Doc: "what became of each delivery"},
+	)
+}
+
+// Topic finds a topic by name.
+func (t *Topology) Topic(name string) (Topic, bool) {
+	for _, x := range t.Topics {
+		if x.Name == name {
+			return x, true
+		}
+	}
+	return Topic{}, false
+}
