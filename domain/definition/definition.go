@@ -192,7 +192,8 @@ type Expr interface {
 	Source() string
 }
 
-// Condition is a compiled expression of type bool.
+// Condition is a compiled expression of type bool. A condition that meets a
+// missing value (ErrMissing) does not hold; that is no error.
 type Condition interface {
 	Holds(vars map[string]any) (bool, error)
 	Source() string
