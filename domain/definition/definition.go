@@ -225,6 +225,11 @@ type Source struct {
 	// lists and maps as YAML gives them.
 	Settings map[string]any
 	Dedupe   Dedupe
+	// OrderBy is an expression over the connector's record: deliveries with
+	// equal values are processed in the order in which they were journaled,
+	// and their dedupe keys are remembered together. Nil leaves it to the
+	// connector (a change stream's record key), or to chance.
+	OrderBy Expr
 	// Rules in the declared order. Every rule whose condition holds gives a
 	// signal, so one delivery may speak of several resources.
 	Rules []*Rule

@@ -36,7 +36,9 @@ type Entry struct {
 	Signature Signature `avro:"signature"`
 	// VendorID is the sender's own event id; empty if it has none.
 	VendorID string `avro:"vendorId"`
-	// DedupeKey identifies the delivery; see Identify. It is also the record key.
+	// DedupeKey identifies the delivery; see Identify. It is also the record
+	// key. The partition is chosen by what the source orders by, and by the
+	// dedupe key where it orders by nothing.
 	DedupeKey string `avro:"dedupeKey"`
 	// BodyHash is the lower-case hexadecimal SHA-256 of the content that
 	// duplicates share; see Identify.
