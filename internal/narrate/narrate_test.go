@@ -1,0 +1,63 @@
+package narrate_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/internal/narrate"
+)
+
+func TestChange(t *testing.T) {
+	d := &definition.Domain{Name: "customer-management", Resources: []*definition.Resource{{
+		Name: "customer", Lifecycle: &definition.Lifecycle{Field: "status", Initial: "prospect"},
+		Fields: []*definition.Field{
+			{Name: "balance", Authority: []string{"billing"}},
+			{Name: "email", Authority: []string{"marketing", "crm"}},
+			{Name: "phone", Authority: []string{"crm", "billing"}},
+			{Name: "status", Authority: []string{"crm"}},
+			{Name: "tags", Authority: []string{"crm", "billing"}, Policy: definition.Union},
+		},
+	}}}
+	c := &event.Change{
+		Resource: "customer", ID: "C-1", Version: 3, Kind: event.Updated, Source: "crm", Journal: "customer-management:0:9",
+		ReceivedAt: envelope.At(time.Date(2026, 1, 2, 14, 3, 7, 0, time.UTC)),
+		Changed: []event.FieldChange{
+			{Name: "balance", Before: `"120"`, After: `"80.5"`, Source: "billing"},
+			{Name: "email", Before: `"old@x"`, After: `"new@x"`, Source: "marketing"},
+			{Name: "phone", Before: `"1"`, After: canonical.String("\x1b[2J" + strings.Repeat("9", 60)), Source: "billing"},
+			{Name: "segment", Before: `"gold"`},
+			{Name: "status", Before: `"prospect"`, After: `"active"`, Source: "crm"},
+			{Name: "tags", After: `["a"]`, Source: "crm"},
+		},
+		Events: []event.Ref{{Type: "CustomerActivated"}, {Type: "CustomerUpdated"}},
+	}
+	var b strings.Builder
+	if err := narrate.Change(&b, d, c, narrate.Style{}); err != nil {
+		t.Fatal(err)
+	}
+	want := `14:03:07 customer C-1  v3 updated  by crm  customer-management:0:9
+           balance  120 → 80.5   only billing decides it
+           email    old@x → new@x   marketing wins, before crm
+           phone    1 → ·[2J9999999999999999999999999999999999999999999…   billing decides while crm is silent
+           segment  gold → gone
+           status   prospect → active   crm moved it
+           tags     ["a"]   crm wins by union
+           published CustomerActivated, CustomerUpdated
+`
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+	b.Reset()
+	c.Events = nil
+	if err := narrate.Change(&b, d, c, narrate.Style{Color: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "no event is declared") || !strings.Contains(b.String(), "\x1b[33mupdated\x1b[0m") {
+		t.Errorf("got %q", b.String())
+	}
+}
