@@ -8,6 +8,7 @@ package connectors
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -53,6 +54,23 @@ type Receiver interface {
 	// Headers, Body, Signature and VendorID are set, the rest is the caller's.
 	// A wrong signature is a failure of kind Auth.
 	Receive(d Delivery) (*journal.Entry, error)
+}
+
+// Resender is a Connector whose sender does not repeat a delivery byte for byte.
+type Resender interface {
+	// Volatile lists the JSON pointers (RFC 6901) of what may differ between
+	// copies, such as the time of sending. They are left out of the content
+	// hash, next to the volatile paths that the source declares.
+	Volatile() []string
+}
+
+// Volatile gives every volatile path of a source: those that it declares and
+// those of its connector. It is what journal.Entry.Identify takes.
+func Volatile(src *definition.Source, c Connector) []string {
+	if r, ok := c.(Resender); ok {
+		return append(slices.Clone(src.Dedupe.Volatile), r.Volatile()...)
+	}
+	return src.Dedupe.Volatile
 }
 
 // Delivery is one HTTP request as received.

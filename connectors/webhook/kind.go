@@ -42,7 +42,7 @@ func (Kind) Settings() []connectors.Setting {
 		{Key: "signature.allowWeak", Form: "bool", Default: "false", Doc: "scheme hmac: permits sha1; scheme github: takes the legacy header X-Hub-Signature where X-Hub-Signature-256 is absent"},
 		{Key: "signature.encoding", Form: "hex | base64", Default: "hex", Doc: "encoding of the signature of scheme hmac"},
 		{Key: "signature.header", Form: "header name", Default: "required for scheme hmac", Doc: "header that carries the signature of scheme hmac"},
-		{Key: "signature.payload", Form: "template of {body}, {timestamp}, {id}", Default: "{body}", Doc: "what scheme hmac signs, such as {timestamp}.{body}; {body} occurs once"},
+		{Key: "signature.payload", Form: "template of {body} and {timestamp}", Default: "{body}", Doc: "what scheme hmac signs, such as {timestamp}.{body}; {body} occurs once"},
 		{Key: "signature.prefix", Form: "string", Default: "", Doc: "what stands before the signature in the header of scheme hmac, such as sha256="},
 		{Key: "signature.secretEncoding", Form: "text | hex | base64", Default: "text", Doc: "how the secrets of scheme hmac spell their bytes"},
 		{Key: "signature.timestampHeader", Form: "header name", Default: "", Doc: "header with the Unix time in seconds at which scheme hmac signed; the payload must then contain {timestamp}"},
