@@ -1,0 +1,12 @@
+package viewtest_test
+
+import (
+	"testing"
+
+	"github.com/touchstone-platform/touchstone/internal/testkit/viewtest"
+	"github.com/touchstone-platform/touchstone/views"
+)
+
+func TestMemoryConforms(t *testing.T) {
+	viewtest.Conformance(t, func(t *testing.T, v views.View) viewtest.Keeper { return viewtest.New(v, 3) })
+}
