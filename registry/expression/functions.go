@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ func Functions() []Function {
 		{"coalesce(a, b, …)", "the first argument that is there and not null; up to five"},
 		{"lower(string), upper(string), trim(string)", "the string in lower case, in upper case, without white space around it (Unicode)"},
 		{"digits(string)", "the digits 0-9 of the string and nothing else"},
+		{"nullIfBlank(string)", "null for a string of nothing but white space, otherwise the string: CSV has no null"},
+		{"parseInt(string), parseFloat(string)", "the number that a string tells, white space around it aside; null for a blank string"},
 		{"sha256(string or bytes)", "the SHA-256 hash, 64 lower-case hexadecimal digits"},
 		{"days(int), seconds(number), millis(int), micros(int), nanos(int)", "the timestamp that many units after 1970-01-01T00:00:00Z"},
 		{"parseTime(string, layout)", "the timestamp that a string tells; the layout is written as Go does, as the reference time 2006-01-02 15:04:05"},
@@ -82,6 +85,32 @@ func functions() []cel.EnvOption {
 			}, s))
 		}, text),
 		onText("parseJSON", parseJSON, cel.DynType),
+		onText("nullIfBlank", func(s string) ref.Val {
+			if strings.TrimSpace(s) == "" {
+				return types.NullValue
+			}
+			return types.String(s)
+		}, text),
+		onText("parseInt", func(s string) ref.Val {
+			if s = strings.TrimSpace(s); s == "" {
+				return types.NullValue
+			}
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				return types.NewErr("parseInt: expected a 64-bit integer, found %q", shorten(s))
+			}
+			return types.Int(n)
+		}, number),
+		onText("parseFloat", func(s string) ref.Val {
+			if s = strings.TrimSpace(s); s == "" {
+				return types.NullValue
+			}
+			f, err := strconv.ParseFloat(s, 64)
+			if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+				return types.NewErr("parseFloat: expected a number, found %q", shorten(s))
+			}
+			return types.Double(f)
+		}, cel.NullableType(cel.DoubleType)),
 		cel.Function("sha256",
 			cel.Overload("touchstone_sha256_string", []*cel.Type{text}, text, cel.UnaryBinding(func(v ref.Val) ref.Val {
 				s, ok := v.(types.String)

@@ -22,6 +22,9 @@ type Variable struct {
 	Members []string
 	// List says that the variable is a list of maps.
 	List bool
+	// Names says that the variable is a list of some of these names; nil if
+	// it is not.
+	Names []string
 }
 
 // EntryMembers are the members of the variable "entry" of every mapping: the
@@ -68,6 +71,8 @@ func NewScope(variables ...Variable) (*Scope, error) {
 		switch {
 		case v.List:
 			t = cel.ListType(cel.MapType(cel.StringType, cel.DynType))
+		case v.Names != nil:
+			t = cel.ListType(cel.StringType)
 		case v.Members != nil:
 			t = cel.MapType(cel.StringType, cel.DynType)
 		}
@@ -166,7 +171,10 @@ func (s *Scope) Resolver(text string, t canonical.Type) (*Resolver, []Mistake) {
 // mistakes words CEL's errors as what was found and what was expected.
 func (s *Scope) mistakes(text string, issues *cel.Issues) []Mistake {
 	var out []Mistake
-	for _, e := range issues.Errors() {
+	for i, e := range issues.Errors() {
+		if i > 0 && strings.HasPrefix(e.Message, "Syntax error: ") {
+			break // what follows from the first
+		}
 		m := Mistake{Line: e.Location.Line(), Column: e.Location.Column() + 1, Found: e.Message, Expected: "a valid CEL expression"}
 		const undeclared = "undeclared reference to '"
 		if rest, ok := strings.CutPrefix(e.Message, undeclared); ok {
@@ -184,7 +192,8 @@ func (s *Scope) mistakes(text string, issues *cel.Issues) []Mistake {
 			m.Found = operator(name) + " applied to " + strings.Trim(args, "'")
 			m.Expected = "arguments of types that it takes"
 		} else if rest, ok := strings.CutPrefix(e.Message, "Syntax error: "); ok {
-			m.Found = "a syntax error in `" + shorten(text) + "`: " + firstLine(rest)
+			rest, _, _ = strings.Cut(firstLine(rest), " expecting {")
+			m.Found = "a syntax error in `" + shorten(text) + "`: " + rest
 		}
 		out = append(out, m)
 	}
@@ -247,10 +256,14 @@ func operator(name string) string {
 	return name
 }
 
-// members checks what is read from variables whose members are known.
+// members checks what is read from variables whose members or names are known.
 func (s *Scope) members(a *ast.AST) []Mistake {
 	var out []Mistake
 	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if m := s.name(a, e); m != nil {
+			out = append(out, *m)
+			return
+		}
 		p, ok := path(e)
 		if !ok || len(p) < 2 {
 			return
@@ -267,6 +280,28 @@ func (s *Scope) members(a *ast.AST) []Mistake {
 		})
 	}))
 	return out
+}
+
+// name checks `"literal" in variable`.
+func (s *Scope) name(a *ast.AST, e ast.Expr) *Mistake {
+	if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != "@in" {
+		return nil
+	}
+	args := e.AsCall().Args()
+	if len(args) != 2 || args[0].Kind() != ast.LiteralKind || args[1].Kind() != ast.IdentKind {
+		return nil
+	}
+	literal, ok := args[0].AsLiteral().(types.String)
+	i := slices.IndexFunc(s.variables, func(v Variable) bool { return v.Name == args[1].AsIdent() })
+	if !ok || i < 0 || s.variables[i].Names == nil || slices.Contains(s.variables[i].Names, string(literal)) {
+		return nil
+	}
+	loc := a.SourceInfo().GetStartLocation(args[0].ID())
+	return &Mistake{
+		Line: loc.Line(), Column: loc.Column() + 1,
+		Found: fmt.Sprintf("%q", string(literal)), Expected: "one of " + strings.Join(s.variables[i].Names, ", "),
+		Name: string(literal), Candidates: s.variables[i].Names,
+	}
 }
 
 // maxInserted is the longest text in bytes that a replace or a join may put in

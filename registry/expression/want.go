@@ -147,6 +147,8 @@ func typeName(t *cel.Type) string {
 		return "string" // nullable or not
 	case types.IntKind:
 		return "int"
+	case types.BoolKind:
+		return "bool"
 	}
 	return t.String()
 }
