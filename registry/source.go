@@ -54,6 +54,11 @@ func (l *loader) source(m member) *definition.Source {
 	if p, ok := o.get("dedupe"); ok {
 		l.dedupe(p, s, kind)
 	}
+	if p, ok := o.get("orderBy"); ok {
+		if x := l.expr(p, l.mappingScope(kind, false), expression.Key()); x != nil {
+			s.OrderBy = x
+		}
+	}
 	before := len(l.problems)
 	settings, hasSettings := o.get("settings")
 	if hasSettings {
