@@ -1,0 +1,246 @@
+// Package door takes deliveries in: it verifies and identifies each with the
+// connector of its source, appends it to the journal, and only then says that
+// it was taken. Webhooks, files and change streams all come through it.
+//
+// It does not interpret deliveries beyond what identifies and orders them; the
+// inbox does.
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/connectors"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/domain/jcs"
+	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/topology"
+)
+
+// Appender writes to the journal. Both calls return or report only when the
+// record is durable as the broker promises with acks=all.
+type Appender interface {
+	// Append writes one record, to the partition that its order hashes to.
+	Append(ctx context.Context, topic, key, order string, value []byte) (partition int32, offset int64, err error)
+	// AppendAsync does the same without waiting; done is called once. It
+	// blocks while too many appends are under way.
+	AppendAsync(ctx context.Context, topic, key, order string, value []byte, done func(partition int32, offset int64, err error))
+}
+
+// Encoder turns a *journal.Entry into bytes.
+type Encoder interface {
+	Encode(value any) ([]byte, error)
+}
+
+// Intake is one source as the door sees it.
+type Intake struct {
+	Domain    *definition.Domain
+	Source    *definition.Source
+	Connector connectors.Connector
+
+	accepted, refused atomic.Int64
+}
+
+// Counts tells how many deliveries were taken and refused since the start.
+func (i *Intake) Counts() (accepted, refused int64) { return i.accepted.Load(), i.refused.Load() }
+
+// Door takes deliveries in for any number of domains. It is safe for
+// concurrent use.
+type Door struct {
+	intakes map[string]*Intake // by "<domain>.<source>"
+	journal Appender
+	entries Encoder
+	log     *slog.Logger
+	now     func() time.Time
+	last    atomic.Int64 // the latest received-at that was given out
+}
+
+// New makes a door.
+func New(intakes []*Intake, journal Appender, entries Encoder, log *slog.Logger) *Door {
+	d := &Door{intakes: map[string]*Intake{}, journal: journal, entries: entries, log: log, now: time.Now}
+	for _, i := range intakes {
+		d.intakes[i.Domain.Name+"."+i.Source.Name] = i
+	}
+	return d
+}
+
+// Intake finds a source.
+func (d *Door) Intake(domain, source string) (*Intake, error) {
+	if i := d.intakes[domain+"."+source]; i != nil {
+		return i, nil
+	}
+	return nil, failure.New(failure.NotFound, "take in", "source "+source, "domain %s does not declare it", domain)
+}
+
+// Receive takes one HTTP delivery. The error is a failure: NotFound for a
+// source that takes no deliveries, Auth for a wrong signature, Validation for
+// what cannot be a delivery at all, Transient while the journal cannot be written.
+func (d *Door) Receive(ctx context.Context, domain, source, tenant string, in connectors.Delivery, cause envelope.Cause) (journal.ID, error) {
+	i, err := d.Intake(domain, source)
+	if err != nil {
+		return journal.ID{}, err
+	}
+	receiver, ok := i.Connector.(connectors.Receiver)
+	if !ok {
+		return journal.ID{}, failure.New(failure.NotFound, "receive", "source "+source, "it is of kind %s and takes no deliveries over HTTP", i.Source.Connector)
+	}
+	entry, err := receiver.Receive(in)
+	if err != nil {
+		i.refused.Add(1)
+		return journal.ID{}, err
+	}
+	if h := i.Source.Dedupe.Header; h != "" && entry.VendorID == "" {
+		entry.VendorID = in.Header.Get(h)
+	}
+	return d.Take(ctx, i, tenant, entry, cause)
+}
+
+// Take completes an entry and appends it to the journal.
+func (d *Door) Take(ctx context.Context, i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause) (journal.ID, error) {
+	order, value, err := d.prepare(i, tenant, entry, cause)
+	if err != nil {
+		return journal.ID{}, err
+	}
+	p, o, err := d.journal.Append(ctx, topology.Journal(i.Domain.Name), entry.DedupeKey, order, value)
+	if err != nil {
+		return journal.ID{}, unwritten(i, err)
+	}
+	i.accepted.Add(1)
+	return journal.ID{Domain: i.Domain.Name, Partition: p, Offset: o}, nil
+}
+
+// TakeAsync is Take without waiting; done is called once unless TakeAsync
+// itself returns an error.
+func (d *Door) TakeAsync(ctx context.Context, i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause, done func(journal.ID, error)) error {
+	order, value, err := d.prepare(i, tenant, entry, cause)
+	if err != nil {
+		return err
+	}
+	d.journal.AppendAsync(ctx, topology.Journal(i.Domain.Name), entry.DedupeKey, order, value, func(p int32, o int64, err error) {
+		if err != nil {
+			done(journal.ID{}, unwritten(i, err))
+			return
+		}
+		i.accepted.Add(1)
+		done(journal.ID{Domain: i.Domain.Name, Partition: p, Offset: o}, nil)
+	})
+	return nil
+}
+
+func unwritten(i *Intake, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return failure.Wrap(failure.Transient, "append to journal", topology.Journal(i.Domain.Name), err)
+}
+
+// prepare fills in what identifies and orders an entry and encodes it.
+func (d *Door) prepare(i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause) (order string, value []byte, err error) {
+	entry.Source, entry.Tenant, entry.Cause = i.Source.Name, tenant, cause
+	entry.ReceivedAt = d.receivedAt()
+	var vars map[string]any
+	if i.Source.Dedupe.ID != nil || i.Source.OrderBy != nil {
+		vars = d.first(i, entry)
+	}
+	if i.Source.Dedupe.ID != nil && vars != nil {
+		// Without an id the content identifies the delivery; what is wrong
+		// with it will show at the inbox.
+		if id, err := i.Source.Dedupe.ID.Eval(vars); err == nil {
+			entry.VendorID, _ = token(id)
+		}
+	}
+	entry.Identify(connectors.Volatile(i.Source, i.Connector, entry))
+	order = d.order(i, entry, vars)
+	value, err = d.entries.Encode(entry)
+	return order, value, err
+}
+
+// order gives what the entry is ordered by: the source's declared expression,
+// else the connector's own notion, else nothing but the dedupe key.
+func (d *Door) order(i *Intake, entry *journal.Entry, vars map[string]any) string {
+	if i.Source.OrderBy != nil && vars != nil {
+		if v, err := i.Source.OrderBy.Eval(vars); err == nil {
+			if t, ok := token(v); ok {
+				return entry.Tenant + "/" + entry.Source + "/" + t
+			}
+		}
+	}
+	if o, ok := i.Connector.(connectors.Orderer); ok && i.Source.OrderBy == nil {
+		if t := o.Order(entry); t != "" {
+			return entry.Tenant + "/" + entry.Source + "/" + t
+		}
+	}
+	return entry.DedupeKey
+}
+
+// first gives the variables of the first record of an entry; nil if it cannot
+// be decoded or says nothing.
+func (d *Door) first(i *Intake, entry *journal.Entry) map[string]any {
+	records, err := i.Connector.Decode(entry)
+	if err != nil || len(records) == 0 {
+		return nil
+	}
+	vars := map[string]any(records[0])
+	headers := make(map[string]any, len(entry.Headers))
+	for k, v := range entry.Headers {
+		headers[k] = v
+	}
+	vars["entry"] = map[string]any{"source": entry.Source, "tenant": entry.Tenant, "receivedAt": entry.ReceivedAt.Time(), "headers": headers}
+	return vars
+}
+
+// token makes text of a key value: a string as it is, anything else as its
+// canonical JSON. null and the empty string are none.
+func token(v any) (string, bool) {
+	switch t := v.(type) {
+	case nil:
+		return "", false
+	case string:
+		return t, t != ""
+	}
+	b, err := jcs.Append(nil, v)
+	return string(b), err == nil
+}
+
+// receivedAt gives the time, strictly increasing within the process, so that
+// deliveries taken one after the other are ordered even within a microsecond
+// or while the clock is set back.
+func (d *Door) receivedAt() envelope.Instant {
+	for {
+		last, now := d.last.Load(), d.now().UnixMicro()
+		next := max(now, last+1)
+		if d.last.CompareAndSwap(last, next) {
+			return envelope.Instant(next)
+		}
+	}
+}
+
+// Record takes one record of a Kafka topic that a source follows.
+func (d *Door) Record(ctx context.Context, i *Intake, key, value []byte, tombstone bool, headers map[string]string, done func(journal.ID, error)) error {
+	stream, ok := i.Connector.(Stream)
+	if !ok {
+		return failure.New(failure.Poison, "follow topics", "source "+i.Source.Name, "its kind %s reads no topics", i.Source.Connector)
+	}
+	cause := envelope.Cause{
+		Correlation: headers[envelope.HeaderCorrelation],
+		Traceparent: strings.ToLower(headers[envelope.HeaderTraceparent]),
+	}
+	return d.TakeAsync(ctx, i, envelope.DefaultTenant, stream.Entry(key, value, tombstone, headers), cause, done)
+}
+
+// Stream is a connector that takes records of a Kafka topic.
+type Stream interface {
+	Entry(key, value []byte, tombstone bool, headers map[string]string) *journal.Entry
+}
+
+// String names an intake in messages.
+func (i *Intake) String() string {
+	return fmt.Sprintf("source %s of domain %s", i.Source.Name, i.Domain.Name)
+}
