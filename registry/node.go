@@ -107,7 +107,7 @@ func (l *loader) document(text []byte) (place, bool) {
 }
 
 // plain refuses what a definition does not need and a reader cannot see at a
-// glance: anchors, aliases and merge keys. It also bounds the depth.
+// glance: anchors, aliases, merge keys and tags. It also bounds the depth.
 func (l *loader) plain(n *yaml.Node, depth int) bool {
 	if depth > 64 {
 		l.report(place{node: n}, "nesting deeper than 64", "a definition less deep")
@@ -118,6 +118,10 @@ func (l *loader) plain(n *yaml.Node, depth int) bool {
 		return false
 	}
 	ok := true
+	if n.Style&yaml.TaggedStyle != 0 {
+		l.report(place{node: n}, "the YAML tag "+n.Tag, "a value without a tag")
+		ok = false
+	}
 	for _, c := range n.Content {
 		ok = l.plain(c, depth+1) && ok
 	}
@@ -205,10 +209,10 @@ func describe(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	switch n.Tag {
-	case "!!null":
+	switch {
+	case n.Tag == "!!null":
 		return "nothing"
-	case "!!str":
+	case n.Tag == "!!str" || n.Value == "":
 		return quote(n.Value)
 	}
 	return n.Value
