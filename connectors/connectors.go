@@ -59,16 +59,16 @@ type Receiver interface {
 // Resender is a Connector whose sender does not repeat a delivery byte for byte.
 type Resender interface {
 	// Volatile lists the JSON pointers (RFC 6901) of what may differ between
-	// copies, such as the time of sending. They are left out of the content
-	// hash, next to the volatile paths that the source declares.
-	Volatile() []string
+	// copies of an entry, such as the time of sending. It depends on what else
+	// identifies the entry, so VendorID is set before.
+	Volatile(e *journal.Entry) []string
 }
 
-// Volatile gives every volatile path of a source: those that it declares and
-// those of its connector. It is what journal.Entry.Identify takes.
-func Volatile(src *definition.Source, c Connector) []string {
+// Volatile gives every volatile path of an entry: those that its source
+// declares and those of its connector. It is what journal.Entry.Identify takes.
+func Volatile(src *definition.Source, c Connector, e *journal.Entry) []string {
 	if r, ok := c.(Resender); ok {
-		return append(slices.Clone(src.Dedupe.Volatile), r.Volatile()...)
+		return append(slices.Clone(src.Dedupe.Volatile), r.Volatile(e)...)
 	}
 	return src.Dedupe.Volatile
 }
@@ -107,4 +107,12 @@ func (e SettingErrors) Error() string {
 		s += x.Error()
 	}
 	return s
+}
+
+// Orderer is a Connector whose deliveries have an order of their own.
+type Orderer interface {
+	// Order names what an entry is one of a sequence about, such as a row of a
+	// table: entries of equal order are processed in the order in which they
+	// were journaled. Empty if the entry does not say.
+	Order(e *journal.Entry) string
 }
