@@ -1,0 +1,247 @@
+package codecs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/avro"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/signal"
+	"github.com/touchstone-platform/touchstone/schemas"
+)
+
+// Record names a platform record. The names are those of its Avro schema and of
+// the topology.
+type Record string
+
+// The platform records and the Go types that stand for them.
+const (
+	JournalEntry Record = "JournalEntry" // *journal.Entry
+	Seen         Record = "Seen"         // *journal.Seen
+	Outcome      Record = "Outcome"      // *journal.Outcome
+	Signal       Record = "Signal"       // *signal.Signal
+	Fact         Record = "Fact"         // *signal.Fact
+	Entity       Record = "Entity"       // *canonical.Entity
+	Change       Record = "Change"       // *event.Change
+)
+
+// Records lists the platform records in the order of the flow.
+func Records() []Record {
+	return []Record{JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change}
+}
+
+// Codec encodes and decodes the values of one topic. It has the methods of
+// goka.Codec and is safe for concurrent use.
+type Codec interface {
+	// Encode gives the framed bytes of a value, in memory of their own.
+	Encode(value any) ([]byte, error)
+	// Decode reads framed bytes; the value keeps no reference to them.
+	Decode(data []byte) (any, error)
+}
+
+// Binding says that the values of a topic are a platform record.
+type Binding struct {
+	Topic  string
+	Record Record
+}
+
+// Platform holds the codecs of topics that carry platform records.
+type Platform struct {
+	codecs map[string]Codec
+}
+
+// OpenPlatform registers the schema of each topic's record under the subject
+// "<topic>-value" (Confluent's TopicName strategy) and gives their codecs.
+// Failures are those of Registry.Register, and Validation for an unknown record.
+func OpenPlatform(ctx context.Context, r *Registry, bindings []Binding) (*Platform, error) {
+	p := &Platform{codecs: make(map[string]Codec, len(bindings))}
+	for _, b := range bindings {
+		text, err := PlatformSchema(b.Record)
+		if err != nil {
+			return nil, err
+		}
+		id, err := r.Register(ctx, b.Topic+"-value", text)
+		if err != nil {
+			return nil, err
+		}
+		if p.codecs[b.Topic], err = newPlatformCodec(b.Record, text, id, r.Schema); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Codec gives the codec of a bound topic.
+func (p *Platform) Codec(topic string) (Codec, error) {
+	c, ok := p.codecs[topic]
+	if !ok {
+		return nil, failure.New(failure.NotFound, "find codec", topic, "no platform record is bound to this topic")
+	}
+	return c, nil
+}
+
+// PlatformSchema gives the Avro schema of a platform record, as JSON with
+// documentation on every field.
+func PlatformSchema(rec Record) (string, error) {
+	file := ""
+	for i, c := range string(rec) {
+		if c >= 'A' && c <= 'Z' {
+			if i > 0 {
+				file += "-"
+			}
+			c += 'a' - 'A'
+		}
+		file += string(c)
+	}
+	b, err := schemas.Platform.ReadFile("platform/" + file + ".avsc")
+	if err != nil {
+		return "", failure.New(failure.Validation, "find platform schema", string(rec), "no such record, expected one of %v", Records())
+	}
+	return string(b), nil
+}
+
+func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (string, error)) (Codec, error) {
+	switch rec {
+	case JournalEntry:
+		return newStructCodec[journal.Entry](rec, text, id, lookup)
+	case Seen:
+		return newStructCodec[journal.Seen](rec, text, id, lookup)
+	case Outcome:
+		return newStructCodec[journal.Outcome](rec, text, id, lookup)
+	case Signal:
+		return newStructCodec[signal.Signal](rec, text, id, lookup)
+	case Fact:
+		return newStructCodec[signal.Fact](rec, text, id, lookup)
+	case Entity:
+		return newStructCodec[canonical.Entity](rec, text, id, lookup)
+	case Change:
+		return newStructCodec[event.Change](rec, text, id, lookup)
+	}
+	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
+}
+
+// structCodec codes a record straight from and to the Go type T.
+type structCodec[T any] struct {
+	record  Record
+	id      int
+	schema  *avro.Schema
+	lookup  func(id int) (string, error)
+	scratch sync.Pool // of *[]byte
+
+	mu sync.RWMutex
+	// readers decode what was written with other versions of the schema, by id.
+	readers map[int]*avro.Schema
+}
+
+func newStructCodec[T any](rec Record, text string, id int, lookup func(id int) (string, error)) (*structCodec[T], error) {
+	s, err := avro.Parse(text)
+	if err != nil {
+		return nil, failure.Wrap(failure.Poison, "parse platform schema", string(rec), err)
+	}
+	c := &structCodec[T]{record: rec, id: id, schema: s, lookup: lookup, readers: map[int]*avro.Schema{}}
+	c.scratch.New = func() any { return new([]byte) }
+	return c, nil
+}
+
+// maxScratch is the largest buffer kept between calls: one huge record must not
+// hold its memory for ever.
+const maxScratch = 1 << 20
+
+// Encode takes *T or T. The result is its only allocation.
+func (c *structCodec[T]) Encode(value any) ([]byte, error) {
+	var p *T
+	switch v := value.(type) {
+	case *T:
+		p = v
+	case T:
+		p = &v
+	}
+	if p == nil {
+		return nil, failure.New(failure.Poison, "encode", string(c.record), "found %T, expected %T", value, p)
+	}
+	buf := c.scratch.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= maxScratch {
+			c.scratch.Put(buf)
+		}
+	}()
+	b, err := c.schema.AppendEncode(appendHeader((*buf)[:0], c.id), p)
+	if err != nil {
+		return nil, failure.Wrap(failure.Poison, "encode", string(c.record), err)
+	}
+	*buf = b
+	out := make([]byte, len(b))
+	copy(out, b)
+	return out, nil
+}
+
+// Decode gives a *T. Bytes that were written with another version of the schema
+// are resolved to this one. Failures: Poison if the bytes cannot be decoded or
+// their schema is unknown or unreadable; Transient if the schema registry had to
+// be asked and was not reached.
+func (c *structCodec[T]) Decode(data []byte) (any, error) {
+	id, body, err := Unframe(data)
+	if err != nil {
+		return nil, err
+	}
+	reader := c.schema
+	if id != c.id {
+		if reader, err = c.reader(id); err != nil {
+			return nil, err
+		}
+	}
+	v := new(T)
+	rest, err := reader.Decode(body, v) // copies: the value does not alias data
+	if err != nil {
+		return nil, failure.New(failure.Poison, "decode", string(c.record), "written with schema id %d: %w", id, err)
+	}
+	if len(rest) > 0 {
+		return nil, failure.New(failure.Poison, "decode", string(c.record), "%d bytes remain after the record, written with schema id %d", len(rest), id)
+	}
+	return v, nil
+}
+
+// reader gives the schema that resolves what was written with schema id.
+func (c *structCodec[T]) reader(id int) (*avro.Schema, error) {
+	c.mu.RLock()
+	s, ok := c.readers[id]
+	c.mu.RUnlock()
+	if ok {
+		return s, nil
+	}
+	text, err := c.lookup(id)
+	if err != nil {
+		return nil, lookupFailure(string(c.record), id, err)
+	}
+	writer, err := avro.Parse(text)
+	if err == nil {
+		s, err = avro.Resolve(writer, c.schema)
+	}
+	if err != nil {
+		var incompatible *avro.CompatibilityError
+		if errors.As(err, &incompatible) {
+			err = fmt.Errorf("field %s: expected %s, found %s: %s", incompatible.Path, incompatible.ReaderType, incompatible.WriterType, incompatible.Detail)
+		}
+		return nil, failure.New(failure.Poison, "decode", string(c.record), "schema id %d cannot be read as this record: %w", id, err)
+	}
+	c.mu.Lock()
+	c.readers[id] = s
+	c.mu.Unlock()
+	return s, nil
+}
+
+// lookupFailure keeps the kinds that say "later" or "ask an administrator", and
+// turns the rest into Poison: an id that nobody knows was never written by us.
+func lookupFailure(subject string, id int, err error) error {
+	switch k := failure.KindOf(err); k {
+	case failure.Transient, failure.RateLimited, failure.Auth:
+		return failure.Wrap(k, "decode", subject, err)
+	}
+	return failure.New(failure.Poison, "decode", subject, "unknown schema id %d: %w", id, err)
+}
