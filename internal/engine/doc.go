@@ -1,0 +1,48 @@
+// Package engine drives the stations and views over Kafka: it runs Goka on
+// franz-go, one Kafka transaction per commit, with Pebble as Goka's storage.
+// It is the only package that knows Goka.
+//
+// It does not know what a record means: codecs and stations are handed in, and
+// nothing here decides about business content. It does not serve HTTP and does
+// not declare topics: package topology does.
+//
+// # The path of a record through a processor
+//
+//	session.run       polls records, begins a transaction at the first
+//	generation        hands them to Goka's claims, counts what is in flight
+//	Goka              keeps the order per partition, calls step.handle
+//	step.handle       decode → Station.Step → encode everything → then do it:
+//	                    state      → overlay of the partition's table
+//	                    changelog  → produced into the transaction
+//	                    emits      → produced into the transaction
+//	                  a failure or panic: a dead letter instead of all of it
+//	session.commit    input dry, interval over or enough records:
+//	                  wait until nothing is in flight, flush, end the
+//	                  transaction with the group's offsets
+//	                    committed → one Pebble batch {overlay, changelog offset}
+//	                    aborted   → drop the overlay, rewind
+//	                    unknown   → ask for the group's stable offsets
+//
+// # What is not obvious
+//
+//   - The transaction is the acknowledgement. A step is done when it returns;
+//     what it produced is confirmed, or everything is undone, at the commit.
+//   - What a step wants done goes straight to the transaction and not by
+//     goka.Context: that spares two promises per record, and the changelog is
+//     written to the partition that the input came from, so that a table is
+//     whole even if a foreign producer hashed its keys in another way.
+//   - Local state never runs ahead of the changelog: it is written only after
+//     the commit, with the changelog offset in the same Pebble batch. Pebble
+//     therefore needs no write-ahead log: the changelog is the log.
+//   - A producer fences its predecessor (InitProducerID) before any recovery
+//     looks at a changelog. Else a transaction that the predecessor left open
+//     could commit behind the recovery's back.
+//   - Recovery reads committed records but must reach the high watermark, so it
+//     waits for every transaction that was open when it began. The last offset
+//     may be a transaction marker, which no reader sees: see follower.
+//   - Never block in a rebalance callback: GroupTransactSession.End may wait
+//     for the goroutine that runs it. A revoke only cancels the generation.
+//   - Records of a new assignment are withheld until Goka has recovered.
+//   - An entry of a table with a Retention expires by the time of the record
+//     that asks, not by the clock, so that a replay decides as the first run did.
+package engine

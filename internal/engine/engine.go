@@ -1,0 +1,180 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/touchstone-platform/touchstone/views"
+)
+
+// Engine runs the processors, views and feeds of one process over one Pebble
+// folder. Declare everything, then Run, then Close.
+type Engine struct {
+	cfg     Config
+	db      *database
+	kafka   *kafka
+	metrics *metrics
+
+	mu         sync.Mutex
+	running    bool
+	processors []*processor
+	views      []*view
+	feeds      []*feed
+}
+
+// New opens the local state and makes the clients. It does not talk to Kafka
+// yet: see WaitReady. A folder in use by another process is an error; a folder
+// that cannot be read is moved aside and rebuilt.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	db, err := openDatabase(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	k, err := newKafka(&cfg)
+	if err != nil {
+		return nil, errors.Join(err, db.close())
+	}
+	return &Engine{cfg: cfg, db: db, kafka: k, metrics: m}, nil
+}
+
+var errRunning = errors.New("engine is running: everything is declared before Run")
+
+// AddProcessor declares a processor.
+func (e *Engine) AddProcessor(spec Processor) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running {
+		return errRunning
+	}
+	for _, p := range e.processors {
+		if p.spec.Group == spec.Group {
+			return fmt.Errorf("processor %q is declared twice", spec.Group)
+		}
+	}
+	e.processors = append(e.processors, newProcessor(e, spec))
+	return nil
+}
+
+// AddView declares a view and gives what reads it.
+func (e *Engine) AddView(v views.View) (views.Reader, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running {
+		return nil, errRunning
+	}
+	if v.Name() == "" || v.Topic() == "" {
+		return nil, fmt.Errorf("view %q of topic %q: expected a name and a topic", v.Name(), v.Topic())
+	}
+	for _, w := range e.views {
+		if w.name == v.Name() {
+			return nil, fmt.Errorf("view %q is declared twice", v.Name())
+		}
+	}
+	w := newView(e, v)
+	e.views = append(e.views, w)
+	return w, nil
+}
+
+// Run works until ctx ends, then commits what was handed out, stops and makes
+// local state durable. It gives an error only if it cannot work at all: what
+// fails meanwhile is logged, shown by Status and tried again.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.running {
+		e.mu.Unlock()
+		return errors.New("engine is running already")
+	}
+	e.running = true
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		e.running = false
+		e.mu.Unlock()
+	}()
+	for {
+		cause := e.runUntilCorrupt(ctx)
+		if cause == nil {
+			return e.db.flush()
+		}
+		if err := e.db.reopen(cause); err != nil {
+			return err
+		}
+	}
+}
+
+// runUntilCorrupt runs everything until ctx ends, which gives nil, or local
+// state turns out to be corrupt.
+func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
+	all, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range e.processors {
+		wg.Go(func() { p.run(all) })
+	}
+	for _, v := range e.views {
+		wg.Go(func() { v.run(all) })
+	}
+	for _, f := range e.feeds {
+		wg.Go(func() { f.run(all) })
+	}
+	select {
+	case <-ctx.Done():
+	case cause = <-e.db.found():
+		cancel()
+	}
+	wg.Wait()
+	return cause
+}
+
+// Ready gives nil if every processor has recovered its tables and every view
+// has caught up; else an error that names all that have not.
+func (e *Engine) Ready() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.running {
+		return errors.New("engine is not running")
+	}
+	var errs []error
+	for _, p := range e.processors {
+		errs = append(errs, p.status.ready())
+	}
+	for _, v := range e.views {
+		errs = append(errs, v.ready())
+	}
+	return errors.Join(errs...)
+}
+
+// Status tells how each group and view is doing.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var s Status
+	for _, p := range e.processors {
+		s.Groups = append(s.Groups, p.status.snapshot())
+	}
+	for _, v := range e.views {
+		s.Views = append(s.Views, v.status())
+	}
+	return s
+}
+
+// Close makes local state durable and closes it and the shared clients. A
+// clean restart then replays nothing. Run must have returned. Readers of views
+// get an error from now on.
+func (e *Engine) Close() error {
+	e.kafka.close()
+	return e.db.close()
+}

@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/processors"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The counter station adds one to the count of a key for each record, and
+// emits the count. Exactly once then means: to a read-committed reader the
+// emitted counts of a key are 1, 2, 3 … n without a gap or a repetition, n is
+// the number of its inputs, and the table's last value is n.
+type counter struct {
+	steps   atomic.Int64
+	before  func(n int64, rec processors.Record) error // may be nil
+	reports bool
+}
+
+func (c *counter) Step(state any, rec processors.Record) (processors.Effects, error) {
+	n := c.steps.Add(1)
+	if c.before != nil {
+		if err := c.before(n, rec); err != nil {
+			return processors.Effects{}, err
+		}
+	}
+	count := 0
+	if state != nil {
+		count = state.(int)
+	}
+	count++
+	return processors.Effects{State: count, Emit: []processors.Emit{
+		{Stream: "out", Key: rec.Key, Value: count, Headers: map[string][]byte{"input": fmt.Appendf(nil, "%v", rec.Value)}},
+	}}, nil
+}
+
+// intCodec is a decimal number; "bad" and the like do not decode, -1 does not encode.
+type intCodec struct{}
+
+func (intCodec) Encode(v any) ([]byte, error) {
+	n, ok := v.(int)
+	if !ok || n == -1 {
+		return nil, fmt.Errorf("%v is not a number", v)
+	}
+	return []byte(strconv.Itoa(n)), nil
+}
+func (intCodec) Decode(b []byte) (any, error) { return strconv.Atoi(string(b)) }
+
+// textCodec is a string as it is.
+type textCodec struct{}
+
+func (textCodec) Encode(v any) ([]byte, error) { return []byte(v.(string)), nil }
+func (textCodec) Decode(b []byte) (any, error) { return string(b), nil }
+
+type world struct {
+	t       testing.TB
+	cluster *kfake.Cluster
+	brokers []string
+	cl      *kgo.Client
+}
+
+const testPartitions = 4
+
+// newWorld starts a broker with the topics of the counter.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder(), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	w := &world{t: t, cluster: cluster, brokers: cluster.ListenAddrs()}
+	w.topics(testPartitions, "in", "out", "dead", "counter-table")
+	w.cl, err = kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.cl.Close)
+	return w
+}
+
+func (w *world) topics(partitions int32, names ...string) {
+	w.t.Helper()
+	for _, n := range names {
+		if err := w.cluster.CreateTopic(n, partitions, nil); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// testLog sends the engine's log to the test's, at the level that
+// TOUCHSTONE_TEST_LOG names.
+func testLog(t testing.TB) *slog.Logger {
+	level := slog.LevelWarn
+	if s := os.Getenv("TOUCHSTONE_TEST_LOG"); s != "" {
+		if err := level.UnmarshalText([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level}))
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	if w.t.Context().Err() == nil { // else the test has ended
+		w.t.Log(string(b[:len(b)-1]))
+	}
+	return len(b), nil
+}
+
+func (w *world) config(dir string) Config {
+	return Config{
+		Brokers: w.brokers, Dir: dir, Instance: "a", Logger: testLog(w.t),
+		CommitInterval: 20 * time.Millisecond, TransactionTimeout: 2 * time.Second, SessionTimeout: 6 * time.Second,
+		CacheBytes: 8 << 20, MemTableBytes: 4 << 20,
+	}
+}
+
+func counterSpec(c processors.Station) Processor {
+	return Processor{
+		Group: "counter", Station: c, Table: intCodec{}, DeadLetters: "dead",
+		Inputs: []Edge{{"in", intCodec{}}}, Outputs: []Edge{{"out", intCodec{}}},
+	}
+}
+
+// running is an engine at work.
+type running struct {
+	*Engine
+	t      testing.TB
+	cancel context.CancelFunc
+	done   chan error
+	once   sync.Once
+}
+
+// start makes an engine, has setup declare things, and runs it.
+func (w *world) start(cfg Config, setup func(e *Engine)) *running {
+	w.t.Helper()
+	e, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	setup(e)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{Engine: e, t: w.t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- e.Run(ctx) }()
+	w.t.Cleanup(r.stop)
+	return r
+}
+
+func (w *world) startCounter(cfg Config, c processors.Station) *running {
+	w.t.Helper()
+	return w.start(cfg, func(e *Engine) {
+		if err := e.AddProcessor(counterSpec(c)); err != nil {
+			w.t.Fatal(err)
+		}
+	})
+}
+
+func (r *running) stop() {
+	r.once.Do(func() {
+		r.cancel()
+		if err := <-r.done; err != nil {
+			r.t.Errorf("run: %v", err)
+		}
+		if err := r.Close(); err != nil {
+			r.t.Errorf("close: %v", err)
+		}
+	})
+}
+
+func (r *running) waitReady() {
+	r.t.Helper()
+	eventually(r.t, "ready", r.Ready)
+}
+
+// eventually waits until check gives nil.
+func eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s: %v", what, err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// feed writes inputs first..last-1, each with its number as value, over keys.
+func (w *world) feed(first, last, keys int) {
+	w.t.Helper()
+	var rs []*kgo.Record
+	for i := first; i < last; i++ {
+		rs = append(rs, &kgo.Record{Topic: "in", Key: fmt.Appendf(nil, "key-%d", i%keys), Value: []byte(strconv.Itoa(i))})
+	}
+	if err := w.cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// read gives all committed records of a topic up to its end as of now.
+func (w *world) read(topic string) []Record {
+	w.t.Helper()
+	e := &Engine{cfg: Config{Brokers: w.brokers}.withDefaults()}
+	k, err := newKafka(&e.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer k.close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	ps, err := k.partitions(ctx, topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var out []Record
+	for _, p := range ps {
+		_, at, end, err := k.position(ctx, topic, p)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for at < end {
+			fp, next, err := k.fetch(ctx, topic, p, at, 1<<20)
+			if err != nil {
+				w.t.Fatalf("read %s/%d@%d: %v", topic, p, at, err)
+			}
+			for _, r := range fp.Records {
+				out = append(out, recordOf(r))
+			}
+			if next == at {
+				break // an open transaction
+			}
+			at = next
+		}
+	}
+	return out
+}
+
+// audit checks exactly-once for inputs 0..n-1 over keys.
+func (w *world) audit(n, keys int) error {
+	perKey := map[string][]int{}
+	inputs := map[string]int{}
+	for _, r := range w.read("out") {
+		c, err := strconv.Atoi(string(r.Value))
+		if err != nil {
+			return err
+		}
+		perKey[string(r.Key)] = append(perKey[string(r.Key)], c)
+		inputs[string(r.Headers["input"])]++
+	}
+	for i := range n {
+		if got := inputs[strconv.Itoa(i)]; got != 1 {
+			return fmt.Errorf("input %d had its effect %d times (%d inputs seen)", i, got, len(inputs))
+		}
+	}
+	if len(inputs) != n {
+		return fmt.Errorf("%d inputs had an effect, expected %d", len(inputs), n)
+	}
+	state := map[string]string{}
+	for _, r := range w.read("counter-table") {
+		state[string(r.Key)] = string(r.Value)
+	}
+	for _, key := range slices.Sorted(maps.Keys(perKey)) {
+		counts := perKey[key]
+		for i, c := range counts {
+			if c != i+1 {
+				return fmt.Errorf("%s: count %d follows %d", key, c, i)
+			}
+		}
+		if state[key] != strconv.Itoa(len(counts)) {
+			return fmt.Errorf("%s: table says %s, emitted %d", key, state[key], len(counts))
+		}
+	}
+	return nil
+}
+
+func (w *world) eventuallyAudit(n, keys int) {
+	w.t.Helper()
+	eventually(w.t, "the audit", func() error {
+		if got := len(w.read("out")); got < n {
+			return fmt.Errorf("%d of %d emitted", got, n)
+		}
+		return nil
+	})
+	if err := w.audit(n, keys); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// group gives the status of the counter.
+func (r *running) group() GroupStatus { return r.Status().Groups[0] }
+
+var _ = json.Marshal
+var _ = errors.New
+var _ = failure.KindOf

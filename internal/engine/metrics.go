@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the engine's collectors. Labels are groups, topics and views:
+// never keys, ids or tenants.
+type metrics struct {
+	in, out, dead           *prometheus.CounterVec
+	step                    *prometheus.HistogramVec
+	commits, aborts         *prometheus.CounterVec
+	resolved, restarts      *prometheus.CounterVec
+	commit, recovery, batch *prometheus.HistogramVec
+	swept                   *prometheus.CounterVec
+	appended                *prometheus.CounterVec
+	viewRecords, viewFailed *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "touchstone_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "touchstone_" + name, Help: help, Buckets: buckets}, []string{"group"})
+	}
+	m := &metrics{
+		in:          counter("records_in_total", "Input records of committed transactions.", "group"),
+		out:         counter("records_out_total", "Records emitted by committed transactions.", "group", "topic"),
+		dead:        counter("dead_letters_total", "Records that failed, by failure kind. A record of an aborted transaction counts again.", "group", "kind"),
+		step:        histogram("step_seconds", "Duration of a station's step; one in 16 is observed.", prometheus.ExponentialBuckets(1e-6, 4, 12)),
+		commits:     counter("commits_total", "Committed transactions.", "group"),
+		aborts:      counter("aborts_total", "Aborted transactions.", "group"),
+		resolved:    counter("commits_resolved_total", "Transactions whose outcome had to be found out by the group's offsets.", "group"),
+		restarts:    counter("restarts_total", "Sessions that failed and were started again.", "group"),
+		commit:      histogram("commit_seconds", "From the last step of a transaction until local state has followed.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		recovery:    histogram("recovery_seconds", "From an assignment until tables are recovered.", prometheus.ExponentialBuckets(0.005, 3, 12)),
+		batch:       histogram("commit_records", "Input records per committed transaction.", prometheus.ExponentialBuckets(1, 4, 9)),
+		swept:       counter("table_expired_total", "Expired table entries removed from local state.", "group"),
+		appended:    counter("appended_total", "Records appended outside of processors.", "topic"),
+		viewRecords: counter("view_records_total", "Records taken in by a view.", "view"),
+		viewFailed:  counter("view_failures_total", "Records that a view could not take in and skipped.", "view"),
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.resolved, m.restarts,
+		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// groupMetrics are the metrics of one group, looked up once.
+type groupMetrics struct {
+	in, commits, aborts, resolved, restarts, swept prometheus.Counter
+	out, dead                                      *prometheus.CounterVec
+	step, commit, recovery, batch                  prometheus.Observer
+}
+
+func (m *metrics) group(g string) groupMetrics {
+	with := prometheus.Labels{"group": g}
+	return groupMetrics{
+		in: m.in.WithLabelValues(g), commits: m.commits.WithLabelValues(g), aborts: m.aborts.WithLabelValues(g),
+		resolved: m.resolved.WithLabelValues(g), restarts: m.restarts.WithLabelValues(g), swept: m.swept.WithLabelValues(g),
+		out: m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
+		step: m.step.WithLabelValues(g), commit: m.commit.WithLabelValues(g),
+		recovery: m.recovery.WithLabelValues(g), batch: m.batch.WithLabelValues(g),
+	}
+}
+
+// committed takes note of a transaction that is committed and applied.
+func (p *processor) committed(records int, ends map[topicPartition]int64, took time.Duration) {
+	m := &p.metrics
+	m.in.Add(float64(records))
+	m.batch.Observe(float64(records))
+	m.commits.Inc()
+	m.commit.Observe(took.Seconds())
+	for topic, o := range p.outputs {
+		if n := o.count.Load(); n > 0 {
+			m.out.WithLabelValues(topic).Add(float64(n))
+		}
+	}
+	p.status.committed(records, ends)
+}
+
+func (p *processor) aborted(cause error) {
+	p.metrics.aborts.Inc()
+	p.status.aborted(cause)
+}
+
+func (p *processor) resolved() {
+	p.metrics.resolved.Inc()
+	p.status.resolved()
+}

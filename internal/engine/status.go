@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/domain/failure"
+)
+
+// GroupStatus is how a processor is doing.
+type GroupStatus struct {
+	Group string
+	// State is "starting", "waiting" (for an assignment), "running",
+	// "restarting" or "stopped".
+	State string
+	// Recovered: it has an assignment and its tables are recovered.
+	Recovered  bool
+	Partitions []PartitionStatus
+	// Totals since the process started.
+	Records, Commits, Aborts, Resolved, DeadLetters, Restarts int64
+	// LastError is the last thing that ended a session; "" if nothing did.
+	LastError string
+}
+
+// PartitionStatus is where a processor stands in one partition of one input.
+type PartitionStatus struct {
+	Topic     string
+	Partition int32
+	// Position is the next offset; -1 if nothing was committed since the
+	// assignment.
+	Position int64
+	// End is the high watermark as of the last fetch; -1 if none brought any.
+	End int64
+	// Lag is End minus Position. In a topic that is written in transactions
+	// an idle processor shows the markers behind its last record.
+	Lag int64
+}
+
+// ViewStatus is how a view is doing.
+type ViewStatus struct {
+	View  string
+	Topic string
+	Ready bool
+	// Recovered of Partitions have caught up since the view started.
+	Recovered, Partitions int
+	// Failures counts records that the view could not take in and skipped.
+	Failures    int64
+	LastFailure string
+	LastError   string
+}
+
+// Status is how the engine is doing.
+type Status struct {
+	Groups []GroupStatus
+	Views  []ViewStatus
+}
+
+// groupStatus is what a GroupStatus is made from.
+type groupStatus struct {
+	mu    sync.Mutex
+	s     GroupStatus
+	table bool
+	parts map[topicPartition]*PartitionStatus
+}
+
+func (g *groupStatus) init(group string, table bool) {
+	g.s = GroupStatus{Group: group, State: "starting"}
+	g.table = table
+	g.parts = map[topicPartition]*PartitionStatus{}
+}
+
+func (g *groupStatus) with(fn func(s *GroupStatus)) {
+	g.mu.Lock()
+	fn(&g.s)
+	g.mu.Unlock()
+}
+
+// idle: without an assignment.
+func (g *groupStatus) idle() {
+	g.with(func(s *GroupStatus) {
+		s.State, s.Recovered = "waiting", false
+		clear(g.parts)
+	})
+}
+
+func (g *groupStatus) recovered(claims map[string][]int32) {
+	g.with(func(s *GroupStatus) {
+		s.State, s.Recovered = "running", true
+		clear(g.parts)
+		for topic, ps := range claims {
+			for _, p := range ps {
+				g.parts[topicPartition{topic, p}] = &PartitionStatus{Topic: topic, Partition: p, Position: -1, End: -1}
+			}
+		}
+	})
+}
+
+func (g *groupStatus) fetched(fs kgo.Fetches) {
+	g.with(func(*GroupStatus) {
+		fs.EachPartition(func(p kgo.FetchTopicPartition) {
+			if ps := g.parts[topicPartition{p.Topic, p.Partition}]; ps != nil {
+				ps.End = max(ps.End, p.HighWatermark)
+			}
+		})
+	})
+}
+
+func (g *groupStatus) committed(records int, ends map[topicPartition]int64) {
+	g.with(func(s *GroupStatus) {
+		s.Commits++
+		s.Records += int64(records)
+		for tp, end := range ends {
+			if ps := g.parts[tp]; ps != nil {
+				ps.Position = end
+			}
+		}
+	})
+}
+
+func (g *groupStatus) aborted(error) { g.with(func(s *GroupStatus) { s.Aborts++ }) }
+func (g *groupStatus) resolved()     { g.with(func(s *GroupStatus) { s.Resolved++ }) }
+
+// restarting: a session ended with err; nil at the first start.
+func (g *groupStatus) restarting(err error) {
+	g.with(func(s *GroupStatus) {
+		s.Recovered = false
+		clear(g.parts)
+		if err != nil {
+			s.State, s.LastError = "restarting", err.Error()
+			s.Restarts++
+		}
+	})
+}
+
+func (g *groupStatus) stopped() {
+	g.with(func(s *GroupStatus) { s.State, s.Recovered = "stopped", false })
+}
+
+func (g *groupStatus) snapshot() GroupStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.s
+	s.Partitions = make([]PartitionStatus, 0, len(g.parts))
+	for _, p := range slices.SortedFunc(maps.Values(g.parts), func(a, b *PartitionStatus) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	}) {
+		ps := *p
+		if ps.Position >= 0 && ps.End > ps.Position {
+			ps.Lag = ps.End - ps.Position
+		}
+		s.Partitions = append(s.Partitions, ps)
+	}
+	return s
+}
+
+// ready gives nil, or what the group is waiting for.
+func (g *groupStatus) ready() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.s.Recovered {
+		return nil
+	}
+	if g.s.LastError != "" && g.s.State == "restarting" {
+		return fmt.Errorf("group %s is restarting: %s", g.s.Group, g.s.LastError)
+	}
+	return fmt.Errorf("group %s is not recovered: %s", g.s.Group, g.s.State)
+}
+
+// deadLettered takes note of a record that failed.
+func (p *processor) deadLettered(in *input, e *stepError) {
+	kind := failure.KindOf(e.err)
+	p.metrics.dead.WithLabelValues(string(kind)).Inc()
+	p.status.with(func(s *GroupStatus) { s.DeadLetters++ })
+	p.log.Warn("record failed and is a dead letter", "stream", in.rec.Stream, "partition", in.rec.Partition,
+		"offset", in.rec.Offset, "kind", kind, "error", cut(e.Error(), 500))
+}

@@ -1,0 +1,378 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+)
+
+// transaction is what a session knows of its open Kafka transaction. Only the
+// session's loop touches it, but for what acknowledgements report.
+type transaction struct {
+	open    bool
+	began   time.Time
+	ended   time.Time // of the one before
+	records int
+	// ends are the next offsets per input partition: what the commit will move
+	// the group to.
+	ends   map[topicPartition]int64
+	aborts int // in a row
+	retry  *backoff.ExponentialBackOff
+
+	ackMu sync.Mutex
+	// changelog has the highest offset written per partition of the table.
+	changelog map[int32]int64
+	failed    error // first failed write
+	biggest   outputOrigin
+	bigBytes  int
+}
+
+func (t *transaction) init() {
+	t.ends, t.changelog = map[topicPartition]int64{}, map[int32]int64{}
+	t.retry = backoff.NewExponentialBackOff()
+	t.retry.InitialInterval, t.retry.MaxInterval = 20*time.Millisecond, 5*time.Second
+}
+
+func (t *transaction) note(fs kgo.Fetches) {
+	fs.EachPartition(func(p kgo.FetchTopicPartition) {
+		if n := len(p.Records); n > 0 {
+			t.ends[topicPartition{p.Topic, p.Partition}] = p.Records[n-1].Offset + 1
+			t.records += n
+		}
+	})
+}
+
+// discard forgets what the transaction did, here and in the tables.
+func (t *transaction) discard(s *session) {
+	for _, st := range *s.tables.Load() {
+		if st != nil {
+			st.discard()
+		}
+	}
+	t.reset()
+}
+
+func (t *transaction) reset() {
+	clear(t.ends)
+	t.records = 0
+	t.ackMu.Lock()
+	clear(t.changelog)
+	t.failed, t.bigBytes = nil, 0
+	t.ackMu.Unlock()
+}
+
+func (s *session) begin() error {
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	s.tx.open, s.tx.began = true, time.Now()
+	s.p.outputs.reset()
+	return nil
+}
+
+// outputOrigin is carried through franz-go, as the context of what a step
+// writes, to know which input is to blame if the broker refuses it.
+type outputOrigin struct {
+	context.Context
+	at position
+}
+
+// produce writes into the open transaction. Whether it worked is known at the
+// commit.
+func (s *session) produce(ctx context.Context, r *kgo.Record) {
+	s.cl.Produce(ctx, r, s.acknowledged)
+}
+
+func (s *session) acknowledged(r *kgo.Record, err error) {
+	if err == nil && r.Topic != s.p.tableTopic {
+		return
+	}
+	t := &s.tx
+	t.ackMu.Lock()
+	defer t.ackMu.Unlock()
+	if err == nil {
+		if o, ok := t.changelog[r.Partition]; !ok || r.Offset > o {
+			t.changelog[r.Partition] = r.Offset
+		}
+		return
+	}
+	if t.failed == nil {
+		t.failed = fmt.Errorf("write to %s: %w", r.Topic, err)
+	}
+	origin, ok := r.Context.(outputOrigin)
+	if n := recordBytes(r); ok && n > t.bigBytes && refusedForGood(err) {
+		t.biggest, t.bigBytes = origin, n
+	}
+}
+
+// refusedForGood tells that the broker will not take the record however often
+// it is sent. All records of a batch are refused together: the largest is
+// taken to be the reason.
+func refusedForGood(err error) bool {
+	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) || errors.Is(err, kerr.InvalidRecord)
+}
+
+func recordBytes(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value) + 64
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 8
+	}
+	return n
+}
+
+// commit ends the transaction: everything that was handed out is done, and
+// the changelog, the emitted records and the input offsets become visible
+// together or not at all; then local state follows.
+func (s *session) commit(g *generation) error {
+	if !g.waitBelow(0, nil) {
+		return nil // the generation has ended: serve aborts
+	}
+	began := time.Now()
+	ctx := context.Background() // cancelling the end of a transaction leaves its outcome unknown
+	if err := s.cl.Flush(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	if s.cfg.hooks.beforeEnd != nil {
+		s.cfg.hooks.beforeEnd(s.p.spec.Group)
+	}
+	s.tx.ackMu.Lock()
+	failed := s.tx.failed
+	s.tx.ackMu.Unlock()
+	want := kgo.TryCommit
+	switch {
+	case failed != nil:
+		want = kgo.TryAbort
+	case !s.stillOurs(g):
+		want = kgo.TryAbort
+		failed = errRevoked
+	}
+	committed, err := s.gts.End(ctx, want)
+	s.tx.open, s.tx.ended = false, time.Now()
+	if err != nil {
+		// Fenced, or the outcome is unknown: local state must not move. The
+		// next session fences this one and recovers what became of it.
+		return errors.Join(errFatal, fmt.Errorf("end transaction: %w", err))
+	}
+	if !committed && want == kgo.TryCommit && g.ctx.Err() == nil {
+		// If the answer to EndTxn was lost and the retry failed with a code
+		// that franz-go does not expect, it reports an abort although the
+		// broker may have committed. The group's offsets are part of the
+		// transaction, so they tell.
+		if committed, err = s.resolve(ctx); err != nil {
+			return errors.Join(errFatal, err)
+		}
+	}
+	if !committed {
+		s.aborted(g, failed)
+		return nil
+	}
+	if s.cfg.hooks.beforeApply != nil {
+		if err := s.cfg.hooks.beforeApply(s.p.spec.Group); err != nil {
+			return errors.Join(errFatal, err)
+		}
+	}
+	if err := s.apply(); err != nil {
+		return errors.Join(errFatal, err)
+	}
+	s.tx.aborts = 0
+	s.tx.retry.Reset()
+	s.p.committed(s.tx.records, s.tx.ends, time.Since(began))
+	s.tx.reset()
+	return s.sweep()
+}
+
+// stillOurs checks what must hold for a commit: the generation is the current
+// one, and what End will commit are the offsets of what was processed.
+func (s *session) stillOurs(g *generation) bool {
+	if s.current() != g {
+		return false
+	}
+	uncommitted := s.cl.UncommittedOffsets()
+	for tp, end := range s.tx.ends {
+		if uncommitted[tp.topic][tp.partition].Offset != end {
+			return false
+		}
+	}
+	return true
+}
+
+// aborted drops what the transaction did; the client has rewound to what is
+// committed. Aborts in a row wait longer and longer.
+func (s *session) aborted(g *generation, cause error) {
+	s.tx.ackMu.Lock()
+	if s.tx.bigBytes > 0 {
+		s.refuse(s.tx.biggest.at, s.tx.failed)
+	}
+	s.tx.ackMu.Unlock()
+	s.tx.discard(s)
+	s.tx.aborts++
+	s.p.aborted(cause)
+	if g.ctx.Err() != nil {
+		return
+	}
+	s.log.Warn("transaction aborted, its records are processed again", "cause", cause, "in_a_row", s.tx.aborts)
+	if s.tx.aborts > 1 {
+		select {
+		case <-time.After(s.tx.retry.NextBackOff()):
+		case <-g.ctx.Done():
+		}
+	}
+}
+
+// abortOpen aborts what a generation left open.
+func (s *session) abortOpen() error {
+	if !s.tx.open {
+		return nil
+	}
+	s.tx.open, s.tx.ended = false, time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.TransactionTimeout)
+	defer cancel()
+	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
+		return errors.Join(errFatal, fmt.Errorf("abort transaction: %w", err))
+	}
+	s.p.aborted(errRevoked)
+	return nil
+}
+
+// resolve finds out whether the transaction that just ended was committed, by
+// the group's stable offsets: those of finished transactions.
+func (s *session) resolve(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.TransactionTimeout)
+	defer cancel()
+	offsets, err := s.p.engine.kafka.adm.FetchOffsets(kadm.RequireStable(ctx), s.p.spec.Group)
+	if err != nil {
+		return false, fmt.Errorf("resolve the outcome of a transaction: %w", err)
+	}
+	at, before := 0, 0
+	ends := map[string]map[int32]kgo.EpochOffset{}
+	for tp, end := range s.tx.ends {
+		o, ok := offsets.Lookup(tp.topic, tp.partition)
+		switch {
+		case ok && o.Err != nil:
+			return false, fmt.Errorf("resolve the outcome of a transaction: %s/%d: %w", tp.topic, tp.partition, o.Err)
+		case ok && o.At == end:
+			at++
+		case !ok || o.At < end:
+			before++
+		}
+		if ends[tp.topic] == nil {
+			ends[tp.topic] = map[int32]kgo.EpochOffset{}
+		}
+		ends[tp.topic][tp.partition] = kgo.EpochOffset{Epoch: -1, Offset: end}
+	}
+	switch len(s.tx.ends) {
+	case at:
+		s.log.Warn("outcome of a transaction was unknown: the group's offsets say that it is committed")
+		s.p.resolved()
+		s.cl.SetOffsets(ends) // the client has rewound: undo that
+		return true, nil
+	case before:
+		return false, nil
+	}
+	return false, fmt.Errorf("resolve the outcome of a transaction: offsets of group %s are neither before nor at its end", s.p.spec.Group)
+}
+
+// apply brings local state to where the committed changelog is.
+func (s *session) apply() error {
+	tables := *s.tables.Load()
+	if len(tables) == 0 {
+		return nil
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	s.tx.ackMu.Lock()
+	defer s.tx.ackMu.Unlock()
+	if len(s.tx.changelog) == 0 {
+		return nil
+	}
+	touched := make([]int32, 0, len(s.tx.changelog))
+	for p := range s.tx.changelog {
+		touched = append(touched, p)
+	}
+	slices.Sort(touched)
+	for _, p := range touched {
+		if err := tables[p].commitInto(b, s.tx.changelog[p]); err != nil {
+			return fmt.Errorf("write local state: %w", err)
+		}
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write local state: %w", err)
+	}
+	for _, p := range touched {
+		tables[p].committed()
+	}
+	return nil
+}
+
+// sweep removes some expired entries, if the table has a retention.
+func (s *session) sweep() error {
+	r := s.p.spec.Retention
+	if r == nil {
+		return nil
+	}
+	for _, st := range *s.tables.Load() {
+		if st == nil {
+			continue
+		}
+		n, err := st.sweep(r, s.p.spec.Table, st.now)
+		if err != nil {
+			return errors.Join(errFatal, err)
+		}
+		s.p.metrics.swept.Add(float64(n))
+	}
+	return nil
+}
+
+// refusal is how the output of an input was refused by the broker.
+type refusal struct {
+	err   error
+	times int
+}
+
+func (s *session) refuse(at position, err error) {
+	s.refusedMu.Lock()
+	defer s.refusedMu.Unlock()
+	s.refused[at] = refusal{err, s.refused[at].times + 1}
+}
+
+func (s *session) refusal(at position) refusal {
+	s.refusedMu.Lock()
+	defer s.refusedMu.Unlock()
+	return s.refused[at]
+}
+
+// touch notes the time of a record that asks for an entry of the table.
+func (st *store) touch(now envelope.Instant) {
+	if now > st.now {
+		st.now = now
+	}
+}
+
+// transactionProducer is Goka's producer: a write into the open transaction,
+// acknowledged at once, because the transaction is the acknowledgement. The
+// step writes to the session directly; this serves what Goka itself may write.
+type transactionProducer struct{ s *session }
+
+func (p transactionProducer) Emit(topic, key string, value []byte) *goka.Promise {
+	return p.EmitWithHeaders(topic, key, value, nil)
+}
+
+func (p transactionProducer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
+	p.s.produce(context.Background(), newRecord(topic, key, value, headers))
+	_, finish := goka.NewPromiseWithFinisher()
+	return finish(nil, nil)
+}
+
+func (transactionProducer) Close() error { return nil } // runOnce closes the session
