@@ -145,9 +145,18 @@ func unwritten(i *Intake, err error) error {
 func (d *Door) prepare(i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause) (order string, value []byte, err error) {
 	entry.Source, entry.Tenant, entry.Cause = i.Source.Name, tenant, cause
 	entry.ReceivedAt = d.receivedAt()
+	order = i.Identify(entry)
+	value, err = d.entries.Encode(entry)
+	return order, value, err
+}
+
+// Identify sets what identifies an entry whose Source, Tenant and ReceivedAt
+// are set: VendorID where the source declares an expression for it, BodyHash
+// and DedupeKey. It gives what the entry is ordered by.
+func (i *Intake) Identify(entry *journal.Entry) (order string) {
 	var vars map[string]any
 	if i.Source.Dedupe.ID != nil || i.Source.OrderBy != nil {
-		vars = d.first(i, entry)
+		vars = i.first(entry)
 	}
 	if i.Source.Dedupe.ID != nil && vars != nil {
 		// Without an id the content identifies the delivery; what is wrong
@@ -157,14 +166,12 @@ func (d *Door) prepare(i *Intake, tenant string, entry *journal.Entry, cause env
 		}
 	}
 	entry.Identify(connectors.Volatile(i.Source, i.Connector, entry))
-	order = d.order(i, entry, vars)
-	value, err = d.entries.Encode(entry)
-	return order, value, err
+	return i.order(entry, vars)
 }
 
 // order gives what the entry is ordered by: the source's declared expression,
 // else the connector's own notion, else nothing but the dedupe key.
-func (d *Door) order(i *Intake, entry *journal.Entry, vars map[string]any) string {
+func (i *Intake) order(entry *journal.Entry, vars map[string]any) string {
 	if i.Source.OrderBy != nil && vars != nil {
 		if v, err := i.Source.OrderBy.Eval(vars); err == nil {
 			if t, ok := token(v); ok {
@@ -182,7 +189,7 @@ func (d *Door) order(i *Intake, entry *journal.Entry, vars map[string]any) strin
 
 // first gives the variables of the first record of an entry; nil if it cannot
 // be decoded or says nothing.
-func (d *Door) first(i *Intake, entry *journal.Entry) map[string]any {
+func (i *Intake) first(entry *journal.Entry) map[string]any {
 	records, err := i.Connector.Decode(entry)
 	if err != nil || len(records) == 0 {
 		return nil
