@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// (e) A wiped folder is rebuilt from the changelog: counts go on where they were.
+func TestRecoveryOfWipedFolder(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 200, 5)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	w.eventuallyAudit(200, 5)
+	e.stop()
+	w.feed(200, 300, 5)
+	w.startCounter(w.config(t.TempDir()), &counter{})
+	w.eventuallyAudit(300, 5)
+}
+
+// (f) Whatever is done to the files of the folder, the engine notices or it
+// does not matter; it never counts wrongly and never needs a person.
+func TestRecoveryOfCorruptFolder(t *testing.T) {
+	matches := func(dir, pattern string) []string {
+		m, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"manifest deleted": func(t *testing.T, dir string) {
+			for _, f := range matches(dir, "MANIFEST-*") {
+				if err := os.Remove(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"manifest truncated": func(t *testing.T, dir string) {
+			for _, f := range matches(dir, "MANIFEST-*") {
+				if err := os.Truncate(f, 10); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"table files flipped": func(t *testing.T, dir string) {
+			files := matches(dir, "*.sst")
+			if len(files) == 0 {
+				t.Fatal("no table file: the test tests nothing")
+			}
+			for _, f := range files {
+				b, err := os.ReadFile(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range min(len(b), 200) {
+					b[i] ^= 0xff
+				}
+				if err := os.WriteFile(f, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"table files deleted": func(t *testing.T, dir string) {
+			for _, f := range matches(dir, "*.sst") {
+				if err := os.Remove(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			dir := filepath.Join(t.TempDir(), "state")
+			w.feed(0, 200, 5)
+			e := w.startCounter(w.config(dir), &counter{})
+			w.eventuallyAudit(200, 5)
+			e.stop()
+			damage(t, dir)
+			w.feed(200, 300, 5)
+			w.startCounter(w.config(dir), &counter{})
+			w.eventuallyAudit(300, 5)
+			if _, err := os.Stat(dir + ".corrupt"); err != nil {
+				t.Errorf("the corrupt folder was not moved aside: %v", err)
+			}
+		})
+	}
+}
+
+// A folder in use is a clear error and is left alone.
+func TestFolderInUse(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.startCounter(w.config(dir), &counter{})
+	_, err := New(w.config(dir))
+	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "in use by another process") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// (g) The end of a changelog is invisible: transaction markers, aborted
+// records, or both. A recovery that waits for the last record hangs.
+func TestRecoveryOfInvisibleEnd(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 100, 5)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	w.eventuallyAudit(100, 5)
+	e.stop()
+	ctx := context.Background()
+	for i := range 3 {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.TransactionalID("aborter"+strconv.Itoa(i)),
+			kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		var rs []*kgo.Record
+		for p := range int32(testPartitions) {
+			rs = append(rs, &kgo.Record{Topic: "counter-table", Partition: p, Key: []byte("key-0"), Value: []byte("999")})
+		}
+		if err := cl.ProduceSync(ctx, rs...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+		cl.Close()
+	}
+	e = w.startCounter(w.config(t.TempDir()), &counter{})
+	e.waitReady()
+	w.feed(100, 150, 5)
+	w.eventuallyAudit(150, 5)
+}
+
+// A transaction that a dead process left open ends before recovery does: its
+// records are either all there or not at all.
+func TestRecoveryWaitsForOpenTransaction(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 100, 5)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	w.eventuallyAudit(100, 5)
+	e.stop()
+	// Another instance hangs in the middle of a transaction.
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.TransactionalID("counter.b"),
+		kgo.TransactionTimeout(time.Second), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(context.Background(), &kgo.Record{Topic: "counter-table", Partition: 1, Key: []byte("key-0"), Value: []byte("999")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	e = w.startCounter(w.config(t.TempDir()), &counter{})
+	e.waitReady()
+	if d := time.Since(began); d < 500*time.Millisecond {
+		t.Errorf("recovered after %v, before the open transaction was timed out", d)
+	}
+	w.feed(100, 150, 5)
+	w.eventuallyAudit(150, 5)
+}
+
+// (h) A recreated changelog is another log, even if it is longer than the old
+// one was: local state of the old one does not survive.
+func TestRecreatedTopic(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.feed(0, 50, 5)
+	e := w.startCounter(w.config(dir), &counter{})
+	w.eventuallyAudit(50, 5)
+	e.stop()
+	for _, topic := range []string{"in", "out", "counter-table"} {
+		if err := w.cluster.DeleteTopic(topic); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.topics(testPartitions, "in", "out", "counter-table")
+	w.cl.PurgeTopicsFromClient("in", "counter-table")
+	w.feed(0, 500, 5)
+	e = w.startCounter(w.config(dir), &counter{})
+	w.eventuallyAudit(500, 5)
+	e.stop()
+	// Once more with nothing to hide behind: the local offset is valid in the
+	// new log as well, only the topic's id differs.
+	if err := w.cluster.DeleteTopic("counter-table"); err != nil {
+		t.Fatal(err)
+	}
+	w.topics(testPartitions, "counter-table")
+	var rs []*kgo.Record
+	for i := range 2000 {
+		rs = append(rs, &kgo.Record{Topic: "counter-table", Key: fmt.Appendf(nil, "key-%d", i%5), Value: []byte("7000")})
+	}
+	if err := w.cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	w.feed(500, 505, 5)
+	w.startCounter(w.config(dir), &counter{})
+	eventually(t, "new counts", func() error {
+		n := 0
+		for _, r := range w.read("out") {
+			if string(r.Value) == "7001" {
+				n++
+			}
+		}
+		if n != 5 {
+			return fmt.Errorf("%d keys count from the new log, expected 5", n)
+		}
+		return nil
+	})
+}
+
+// A log that was truncated at its start beyond what the folder has cannot be
+// caught up with: the partition begins anew from what there is.
+func TestLogStartBeyondLocalOffset(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.feed(0, 50, 1)
+	e := w.startCounter(w.config(dir), &counter{})
+	w.eventuallyAudit(50, 1)
+	e.stop()
+	p := Partition("key-0", testPartitions)
+	ctx := context.Background()
+	manual, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manual.Close()
+	for i, v := range []string{"1", "2", "500"} {
+		r := &kgo.Record{Topic: "counter-table", Partition: p, Key: []byte("key-0"), Value: []byte(v)}
+		if err := manual.ProduceSync(ctx, r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			if err := w.cluster.DeleteRecords("counter-table", p, -1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.feed(50, 51, 1)
+	w.startCounter(w.config(dir), &counter{})
+	eventually(t, "the count to go on", func() error {
+		rs := w.read("out")
+		if last := string(rs[len(rs)-1].Value); last != "501" {
+			return fmt.Errorf("last count is %s", last)
+		}
+		return nil
+	})
+}
