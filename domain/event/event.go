@@ -66,11 +66,3 @@ type Change struct {
 func (c *Change) Key() string {
 	return canonical.EntityKey{Tenant: c.Tenant, Resource: c.Resource, ID: c.ID}.String()
 }
-
-// Public is one domain event on its way out: the change told under the name of
-// one of the events that follow from it.
-type Public struct {
-	Domain string
-	Ref
-	Change *Change
-}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,13 +25,11 @@ import (
 	"github.com/touchstone-platform/touchstone/topology"
 )
 
-// Appender writes to the journal. Both calls return or report only when the
-// record is durable as the broker promises with acks=all.
+// Appender writes to the journal. It reports success only when the record is
+// durable as the broker promises with acks=all.
 type Appender interface {
-	// Append writes one record, to the partition that its order hashes to.
-	Append(ctx context.Context, topic, key, order string, value []byte) (partition int32, offset int64, err error)
-	// AppendAsync does the same without waiting; done is called once. It
-	// blocks while too many appends are under way.
+	// AppendAsync writes one record, to the partition that its order hashes
+	// to, and calls done once. It blocks while too many appends are under way.
 	AppendAsync(ctx context.Context, topic, key, order string, value []byte, done func(partition int32, offset int64, err error))
 }
 
@@ -56,14 +55,14 @@ func (i *Intake) Counts() (accepted, refused int64) { return i.accepted.Load(), 
 type Door struct {
 	intakes map[string]*Intake // by "<domain>.<source>"
 	journal Appender
-	entries Encoder
+	entries map[string]Encoder // by domain
 	log     *slog.Logger
 	now     func() time.Time
 	last    atomic.Int64 // the latest received-at that was given out
 }
 
-// New makes a door.
-func New(intakes []*Intake, journal Appender, entries Encoder, log *slog.Logger) *Door {
+// New makes a door. entries gives the codec of each domain's journal.
+func New(intakes []*Intake, journal Appender, entries map[string]Encoder, log *slog.Logger) *Door {
 	d := &Door{intakes: map[string]*Intake{}, journal: journal, entries: entries, log: log, now: time.Now}
 	for _, i := range intakes {
 		d.intakes[i.Domain.Name+"."+i.Source.Name] = i
@@ -96,24 +95,26 @@ func (d *Door) Receive(ctx context.Context, domain, source, tenant string, in co
 		i.refused.Add(1)
 		return journal.ID{}, err
 	}
-	if h := i.Source.Dedupe.Header; h != "" && entry.VendorID == "" {
-		entry.VendorID = in.Header.Get(h)
-	}
 	return d.Take(ctx, i, tenant, entry, cause)
 }
 
-// Take completes an entry and appends it to the journal.
+// Take completes an entry and appends it to the journal. An error that is due
+// to the end of ctx leaves open whether it was written.
 func (d *Door) Take(ctx context.Context, i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause) (journal.ID, error) {
-	order, value, err := d.prepare(i, tenant, entry, cause)
-	if err != nil {
+	type answer struct {
+		id  journal.ID
+		err error
+	}
+	answers := make(chan answer, 1)
+	if err := d.TakeAsync(ctx, i, tenant, entry, cause, func(id journal.ID, err error) { answers <- answer{id, err} }); err != nil {
 		return journal.ID{}, err
 	}
-	p, o, err := d.journal.Append(ctx, topology.Journal(i.Domain.Name), entry.DedupeKey, order, value)
-	if err != nil {
-		return journal.ID{}, unwritten(i, err)
+	select {
+	case a := <-answers:
+		return a.id, a.err
+	case <-ctx.Done():
+		return journal.ID{}, ctx.Err()
 	}
-	i.accepted.Add(1)
-	return journal.ID{Domain: i.Domain.Name, Partition: p, Offset: o}, nil
 }
 
 // TakeAsync is Take without waiting; done is called once unless TakeAsync
@@ -146,7 +147,7 @@ func (d *Door) prepare(i *Intake, tenant string, entry *journal.Entry, cause env
 	entry.Source, entry.Tenant, entry.Cause = i.Source.Name, tenant, cause
 	entry.ReceivedAt = d.receivedAt()
 	order = i.Identify(entry)
-	value, err = d.entries.Encode(entry)
+	value, err = d.entries[i.Domain.Name].Encode(entry)
 	return order, value, err
 }
 
@@ -229,17 +230,44 @@ func (d *Door) receivedAt() envelope.Instant {
 	}
 }
 
-// Record takes one record of a Kafka topic that a source follows.
-func (d *Door) Record(ctx context.Context, i *Intake, key, value []byte, tombstone bool, headers map[string]string, done func(journal.ID, error)) error {
+// StreamRecord is one record of a Kafka topic that a source follows. Header
+// names are in lower case.
+type StreamRecord struct {
+	Key, Value []byte
+	Tombstone  bool
+	Headers    map[string]string
+}
+
+// Records takes records of a Kafka topic and waits until all of them are
+// journaled. After an error some may be; taking them again makes duplicates
+// that the inbox recognises.
+func (d *Door) Records(ctx context.Context, i *Intake, rs []StreamRecord) error {
 	stream, ok := i.Connector.(Stream)
 	if !ok {
 		return failure.New(failure.Poison, "follow topics", "source "+i.Source.Name, "its kind %s reads no topics", i.Source.Connector)
 	}
-	cause := envelope.Cause{
-		Correlation: headers[envelope.HeaderCorrelation],
-		Traceparent: strings.ToLower(headers[envelope.HeaderTraceparent]),
+	var wg sync.WaitGroup
+	var first atomic.Pointer[error]
+	for _, r := range rs {
+		cause := envelope.Cause{Correlation: r.Headers[envelope.HeaderCorrelation], Traceparent: strings.ToLower(r.Headers[envelope.HeaderTraceparent])}
+		wg.Add(1)
+		err := d.TakeAsync(ctx, i, envelope.DefaultTenant, stream.Entry(r.Key, r.Value, r.Tombstone, r.Headers), cause, func(_ journal.ID, err error) {
+			if err != nil {
+				first.CompareAndSwap(nil, &err)
+			}
+			wg.Done()
+		})
+		if err != nil {
+			first.CompareAndSwap(nil, &err)
+			wg.Done()
+			break
+		}
 	}
-	return d.TakeAsync(ctx, i, envelope.DefaultTenant, stream.Entry(key, value, tombstone, headers), cause, done)
+	wg.Wait()
+	if err := first.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Stream is a connector that takes records of a Kafka topic.

@@ -1,0 +1,547 @@
+// Package app assembles Touchstone and runs it: definitions, connectors,
+// codecs, engine, views, door and API become one process with the roles that
+// were asked for. It is the only place where the parts meet.
+//
+// It decides nothing about records; each part does its own.
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/api"
+	"github.com/touchstone-platform/touchstone/codecs"
+	"github.com/touchstone-platform/touchstone/connectors"
+	"github.com/touchstone-platform/touchstone/connectors/builtin"
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/internal/door"
+	"github.com/touchstone-platform/touchstone/internal/engine"
+	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/processors/inbox"
+	"github.com/touchstone-platform/touchstone/processors/merge"
+	"github.com/touchstone-platform/touchstone/processors/publish"
+	"github.com/touchstone-platform/touchstone/processors/resolve"
+	"github.com/touchstone-platform/touchstone/topology"
+	"github.com/touchstone-platform/touchstone/views/entities"
+	"github.com/touchstone-platform/touchstone/views/history"
+	"github.com/touchstone-platform/touchstone/views/outcomes"
+)
+
+// Role is a part of the work that a process can take.
+type Role string
+
+// The roles. A process with all of them is a whole Touchstone.
+const (
+	// RoleAPI takes deliveries and serves reads: door, views, HTTP.
+	RoleAPI Role = "api"
+	// RoleStations runs the stations.
+	RoleStations Role = "stations"
+	// RoleFeeds carries external topics into the journal.
+	RoleFeeds Role = "feeds"
+)
+
+// Roles lists all roles.
+func Roles() []Role { return []Role{RoleAPI, RoleStations, RoleFeeds} }
+
+// Options say what to run and where.
+type Options struct {
+	// Domains to run; see registry.
+	Domains []*definition.Domain
+	// Secrets resolves the references of the definitions.
+	Secrets connectors.Secrets
+	// Roles of this process; none means all.
+	Roles []Role
+	// Dir holds the process's files: the stations' state and spooled uploads.
+	Dir string
+	// Listener of the HTTP API; Run closes it.
+	Listener net.Listener
+	// Brokers of the Kafka cluster, and options of its clients (TLS, SASL).
+	Brokers []string
+	Clients []kgo.Opt
+	// Registry is the schema registry.
+	Registry codecs.RegistryOptions
+	// Topology says how topics are made.
+	Topology topology.Options
+	// Engine tuning; Brokers, Dir, Logger, Metrics and ClientOptions are set here.
+	Engine engine.Config
+	// Limits of the API.
+	Limits api.Limits
+	// OnChange, if set, is told every canonical change as it is committed.
+	OnChange func(domain *definition.Domain, c *event.Change)
+	// OnReady, if set, is told once when everything runs.
+	OnReady func()
+	Metrics *prometheus.Registry
+	Log     *slog.Logger
+	Version string
+}
+
+func (o *Options) has(r Role) bool { return len(o.Roles) == 0 || slices.Contains(o.Roles, r) }
+
+// App is one assembled process.
+type App struct {
+	opts     Options
+	topology *topology.Topology
+	intakes  []*door.Intake
+	engine   *engine.Engine
+	handler  *swapHandler
+	starting *starting
+	changes  *api.Feed
+	counts   *counts
+
+	registry *codecs.Registry
+	platform *codecs.Platform
+	events   map[string]*codecs.EventCodec // by domain
+}
+
+// Prepare checks the definitions against their connectors, declares the
+// topology and opens local state. It talks to nobody.
+func Prepare(o Options) (*App, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts()}
+	var err error
+	if a.intakes, err = openSources(o.Domains, o.Secrets); err != nil {
+		return nil, err
+	}
+	if a.topology, err = topology.Build(o.Domains, o.Topology, a.follows); err != nil {
+		return nil, err
+	}
+	if a.registry, err = codecs.NewRegistry(o.Registry); err != nil {
+		return nil, err
+	}
+	cfg := o.Engine
+	cfg.Brokers, cfg.Dir, cfg.Logger, cfg.Metrics = o.Brokers, filepath.Join(o.Dir, "state"), o.Log, o.Metrics
+	cfg.ClientOptions = append(slices.Clone(cfg.ClientOptions), o.Clients...)
+	if a.engine, err = engine.New(cfg); err != nil {
+		return nil, err
+	}
+	a.handler = &swapHandler{}
+	a.handler.set(a.starting)
+	return a, nil
+}
+
+// openSources opens the connector of every source.
+func openSources(domains []*definition.Domain, secrets connectors.Secrets) ([]*door.Intake, error) {
+	kinds := map[string]connectors.Kind{}
+	for _, k := range builtin.Kinds() {
+		kinds[k.Name()] = k
+	}
+	var out []*door.Intake
+	var errs []error
+	for _, d := range domains {
+		for _, s := range d.Sources {
+			k, ok := kinds[s.Connector]
+			if !ok {
+				errs = append(errs, fmt.Errorf("%s: sources.%s.connector: found %q, expected one of the built-in kinds", d.File, s.Name, s.Connector))
+				continue
+			}
+			c, err := k.Open(s, secrets)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: sources.%s: %w", d.File, s.Name, err))
+				continue
+			}
+			out = append(out, &door.Intake{Domain: d, Source: s, Connector: c})
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// Follower is a connector that reads Kafka topics.
+type follower interface{ Topics() []string }
+
+func (a *App) follows(s *definition.Source) []string {
+	for _, i := range a.intakes {
+		if i.Source == s {
+			if f, ok := i.Connector.(follower); ok {
+				return f.Topics()
+			}
+		}
+	}
+	return nil
+}
+
+// Topology gives what was declared.
+func (a *App) Topology() *topology.Topology { return a.topology }
+
+// Engine gives the engine, for status and tests.
+func (a *App) Engine() *engine.Engine { return a.engine }
+
+// Run serves probes at once, waits for Kafka and the registry, creates topics,
+// registers schemas, and then works until ctx ends. Everything is stopped and
+// local state is durable when it returns.
+func (a *App) Run(ctx context.Context) (err error) {
+	server := a.server()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	if a.opts.Listener != nil {
+		wg.Go(func() {
+			if err := server.Serve(a.opts.Listener); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("serve HTTP at %s: %w", a.opts.Listener.Addr(), err))
+			}
+		})
+	}
+	defer func() {
+		// Open streams would keep a graceful shutdown waiting for ever.
+		stop, done := context.WithTimeout(context.Background(), 2*time.Second)
+		defer done()
+		if server.Shutdown(stop) != nil {
+			server.Close()
+		}
+		wg.Wait()
+		err = errors.Join(err, a.engine.Close())
+	}()
+	if err := a.start(ctx, &wg); err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return causeOf(ctx)
+		}
+		return err
+	}
+	err = a.engine.Run(ctx)
+	cancel(nil)
+	return errors.Join(err, causeOf(ctx))
+}
+
+// causeOf gives why a context ended, nil if it just ended.
+func causeOf(ctx context.Context) error {
+	if c := context.Cause(ctx); !errors.Is(c, context.Canceled) {
+		return c
+	}
+	return nil
+}
+
+// start brings up everything that the engine's run needs.
+func (a *App) start(ctx context.Context, wg *sync.WaitGroup) error {
+	a.starting.wait("Kafka at " + strings.Join(a.opts.Brokers, ", "))
+	if err := a.engine.WaitReady(ctx, func(err error, next time.Duration) { a.starting.wait(err.Error()) }); err != nil {
+		return err
+	}
+	a.starting.wait("the topics to be created")
+	if err := a.engine.EnsureTopics(ctx, a.topicSpecs()); err != nil {
+		return err
+	}
+	a.starting.wait("the schema registry at " + a.registry.URL())
+	if err := a.registerSchemas(ctx); err != nil {
+		return err
+	}
+	if a.opts.has(RoleStations) {
+		if err := a.addStations(); err != nil {
+			return err
+		}
+	}
+	if a.opts.has(RoleAPI) || a.opts.has(RoleFeeds) {
+		appender, err := a.engine.NewAppender()
+		if err != nil {
+			return err
+		}
+		wg.Go(func() { <-ctx.Done(); appender.Close() })
+		d, err := a.door(appender)
+		if err != nil {
+			return err
+		}
+		if a.opts.has(RoleFeeds) {
+			if err := a.addFeeds(d); err != nil {
+				return err
+			}
+		}
+		if a.opts.has(RoleAPI) {
+			if err := a.addAPI(ctx, wg, d); err != nil {
+				return err
+			}
+		}
+	}
+	if !a.opts.has(RoleAPI) {
+		a.starting.done(a.engine.Ready)
+	}
+	if a.opts.OnReady != nil {
+		wg.Go(func() { a.awaitReady(ctx) })
+	}
+	return nil
+}
+
+// awaitReady tells once that everything runs.
+func (a *App) awaitReady(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for a.engine.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	a.opts.OnReady()
+}
+
+// topicSpecs are the topics to create. External ones are created too where
+// they are missing, so that a source can be declared before its back end is
+// connected.
+func (a *App) topicSpecs() []engine.TopicSpec {
+	var out []engine.TopicSpec
+	for _, t := range a.topology.Topics {
+		if t.Kind == topology.External {
+			continue
+		}
+		out = append(out, engine.TopicSpec{Name: t.Name, Partitions: int32(t.Partitions), Replication: int16(max(t.Replication, 0)), Configs: t.Configs()})
+	}
+	return out
+}
+
+func (a *App) registerSchemas(ctx context.Context) error {
+	var bindings []codecs.Binding
+	for _, t := range a.topology.Topics {
+		if t.Kind != topology.External && t.Record != topology.PublicEvent && t.Record != topology.Foreign {
+			bindings = append(bindings, codecs.Binding{Topic: t.Name, Record: codecs.Record(t.Record)})
+		}
+	}
+	var err error
+	if a.platform, err = codecs.OpenPlatform(ctx, a.registry, bindings); err != nil {
+		return err
+	}
+	a.events = map[string]*codecs.EventCodec{}
+	for _, d := range a.opts.Domains {
+		if a.events[d.Name], err = codecs.OpenEvents(ctx, a.registry, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addStations declares the processors of every domain, as the topology has them.
+func (a *App) addStations() error {
+	for _, d := range a.opts.Domains {
+		stations := map[string]processors.Station{
+			topology.Inbox:   inbox.New(d, a.connectorsOf(d)),
+			topology.Resolve: resolve.New(d),
+			topology.Merge:   merge.New(d),
+			topology.Publish: publish.New(d, a.events[d.Name]),
+		}
+		for _, g := range a.topology.Groups {
+			if g.Domain != d.Name {
+				continue
+			}
+			spec, err := a.processor(d, g, stations[g.Station])
+			if err != nil {
+				return err
+			}
+			if err := a.engine.AddProcessor(spec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *App) processor(d *definition.Domain, g topology.Group, s processors.Station) (engine.Processor, error) {
+	spec := engine.Processor{Group: g.Name, Name: g.Station, Station: s, DeadLetters: g.DeadLetters}
+	edges := func(topics []string) (out []engine.Edge, err error) {
+		for _, t := range topics {
+			c, err := a.codec(d, t)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, engine.Edge{Stream: t, Codec: c})
+		}
+		return out, nil
+	}
+	var err error
+	if spec.Inputs, err = edges(g.Inputs); err != nil {
+		return spec, err
+	}
+	if spec.Outputs, err = edges(g.Outputs); err != nil {
+		return spec, err
+	}
+	if g.Table == "" {
+		return spec, nil
+	}
+	if spec.Table, err = a.codec(d, g.Table); err != nil {
+		return spec, err
+	}
+	if t, _ := a.topology.Topic(g.Table); t.Record == topology.Seen {
+		spec.Retention = &engine.Retention{Window: t.Retention, Since: func(v any) envelope.Instant { return v.(*journal.Seen).At }}
+	}
+	return spec, nil
+}
+
+// codec gives the codec of a topic.
+func (a *App) codec(d *definition.Domain, topic string) (engine.Codec, error) {
+	if topic == topology.Events(d.Name) {
+		return a.events[d.Name], nil
+	}
+	return a.platform.Codec(topic)
+}
+
+func (a *App) connectorsOf(d *definition.Domain) map[string]connectors.Connector {
+	out := map[string]connectors.Connector{}
+	for _, i := range a.intakes {
+		if i.Domain == d {
+			out[i.Source.Name] = i.Connector
+		}
+	}
+	return out
+}
+
+// door opens the door of all domains.
+func (a *App) door(appender *engine.Appender) (*door.Door, error) {
+	entries := map[string]door.Encoder{}
+	for _, d := range a.opts.Domains {
+		c, err := a.platform.Codec(topology.Journal(d.Name))
+		if err != nil {
+			return nil, err
+		}
+		entries[d.Name] = c
+	}
+	return door.New(a.intakes, journalWriter{appender}, entries, a.opts.Log), nil
+}
+
+// journalWriter is the engine's appender as the door wants it.
+type journalWriter struct{ a *engine.Appender }
+
+func (w journalWriter) AppendAsync(ctx context.Context, topic, key, order string, value []byte, done func(int32, int64, error)) {
+	w.a.AppendOrdered(ctx, topic, key, order, value, nil, done)
+}
+
+// addFeeds declares the feeds of the sources that follow topics.
+func (a *App) addFeeds(d *door.Door) error {
+	for _, f := range a.topology.Feeds {
+		i, err := d.Intake(f.Domain, f.Source)
+		if err != nil {
+			return err
+		}
+		err = a.engine.AddFeed(engine.Feed{Group: f.Name, Topics: f.Topics, Take: func(ctx context.Context, rs []engine.Record) error {
+			return d.Records(ctx, i, records(rs))
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func records(rs []engine.Record) []door.StreamRecord {
+	out := make([]door.StreamRecord, len(rs))
+	for n, r := range rs {
+		headers := make(map[string]string, len(r.Headers))
+		for k, v := range r.Headers {
+			headers[strings.ToLower(k)] = string(v)
+		}
+		out[n] = door.StreamRecord{Key: r.Key, Value: r.Value, Tombstone: r.Value == nil, Headers: headers}
+	}
+	return out
+}
+
+// addAPI declares the views and puts the API in place of the probes.
+func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door) error {
+	var domains []api.Domain
+	for _, def := range a.opts.Domains {
+		dom, err := a.addViews(def)
+		if err != nil {
+			return err
+		}
+		domains = append(domains, dom)
+		wg.Go(func() { a.watchChanges(ctx, def) })
+	}
+	var sources []api.Source
+	for _, i := range a.intakes {
+		sources = append(sources, a.source(i))
+	}
+	slices.SortFunc(sources, func(x, y api.Source) int {
+		return cmp.Or(cmp.Compare(x.Domain, y.Domain), cmp.Compare(x.Name, y.Name))
+	})
+	streams, err := a.openStreams(ctx, wg)
+	if err != nil {
+		return err
+	}
+	handler, err := api.New(api.Config{
+		Domains: domains, Sources: sources,
+		Door: &doorway{door: d, spool: filepath.Join(a.opts.Dir, "spool")}, Journal: journalReader{a}, Events: streams,
+		Topology: a.topology, Changes: a.changes, Stats: a.stats, Missing: a.missing,
+		Metrics:    promhttp.HandlerFor(a.opts.Metrics, promhttp.HandlerOpts{}),
+		Registerer: a.opts.Metrics, Log: a.opts.Log, Limits: a.opts.Limits, Version: a.opts.Version,
+	})
+	if err != nil {
+		return err
+	}
+	a.handler.set(handler)
+	return nil
+}
+
+// addViews declares the views of a domain and gives their readers.
+func (a *App) addViews(d *definition.Domain) (api.Domain, error) {
+	out := api.Domain{Definition: d}
+	entityCodec, err := a.platform.Codec(topology.TableName(d.Name, topology.Merge))
+	if err != nil {
+		return out, err
+	}
+	changeCodec, err := a.platform.Codec(topology.Changes(d.Name))
+	if err != nil {
+		return out, err
+	}
+	outcomeCodec, err := a.platform.Codec(topology.Outcomes(d.Name))
+	if err != nil {
+		return out, err
+	}
+	ev := entities.New(d, decoder[*canonical.Entity](entityCodec))
+	hv := history.New(d.Name, decoder[*event.Change](changeCodec))
+	ov := outcomes.New(d.Name, decoder[*journal.Outcome](outcomeCodec))
+	er, err := a.engine.AddView(ev)
+	if err != nil {
+		return out, err
+	}
+	hr, err := a.engine.AddView(hv)
+	if err != nil {
+		return out, err
+	}
+	or, err := a.engine.AddView(ov)
+	if err != nil {
+		return out, err
+	}
+	out.Entities, out.History, out.Outcomes = ev.Reader(er), hv.Reader(hr), ov.Reader(or)
+	return out, nil
+}
+
+// decoder gives a typed decode function of a codec.
+func decoder[T any](c codecs.Codec) func([]byte) (T, error) {
+	return func(b []byte) (T, error) {
+		v, err := c.Decode(b)
+		if err != nil {
+			var zero T
+			return zero, err
+		}
+		t, ok := v.(T)
+		if !ok {
+			return t, fmt.Errorf("decoded %T", v)
+		}
+		return t, nil
+	}
+}
+
+func (a *App) source(i *door.Intake) api.Source {
+	_, deliveries := i.Connector.(connectors.Receiver)
+	return api.Source{
+		Domain: i.Domain.Name, Name: i.Source.Name, Doc: i.Source.Doc, Connector: i.Source.Connector,
+		Deliveries: deliveries, Files: door.TakesFiles(i.Connector), Topics: a.follows(i.Source),
+	}
+}

@@ -1,0 +1,232 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/codecs"
+	"github.com/touchstone-platform/touchstone/connectors"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/internal/embedded/broker"
+	"github.com/touchstone-platform/touchstone/internal/embedded/schemaregistry"
+	"github.com/touchstone-platform/touchstone/internal/narrate"
+	"github.com/touchstone-platform/touchstone/internal/simulate"
+	"github.com/touchstone-platform/touchstone/topology"
+)
+
+// DevOptions say how to run everything in one process.
+type DevOptions struct {
+	Options // Brokers, Registry, Dir, Listener, Secrets and OnChange are set here
+	// Dir holds everything: broker, registry, state.
+	Dir string
+	// Listen, KafkaListen and RegistryListen are loopback addresses; port 0
+	// means any free port.
+	Listen, KafkaListen, RegistryListen string
+	// Simulate plays the back ends of the sample domains.
+	Simulate bool
+	// SimulatePause is the time between two actions of the play.
+	SimulatePause time.Duration
+	// Story takes the account of what happens, for a person to read; nil for none.
+	Story io.Writer
+	Style narrate.Style
+	// Started, if set, is told the addresses once everything runs.
+	Started func(DevAddresses)
+}
+
+// DevAddresses are where a dev process can be reached.
+type DevAddresses struct {
+	API, Kafka, Registry string
+	// Secrets of the sources, by reference: random ones where the environment
+	// gives none.
+	Secrets connectors.Secrets
+}
+
+// Dev runs everything in one process until ctx ends: the embedded broker and
+// schema registry, all roles, and the simulators.
+func Dev(ctx context.Context, o DevOptions) (err error) {
+	began := time.Now()
+	story := newStory(o.Story, o.Style)
+	ln, err := listen(o.Listen)
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // Run closes it too; this is for what fails before
+	b, err := broker.Start(broker.Config{
+		Dir: filepath.Join(o.Dir, "broker"), Listen: o.KafkaListen, Logger: o.Log,
+		Derived: derivedTopic(), DerivedGroup: derivedGroup(),
+		Discard: []string{filepath.Join(o.Dir, "state")}, AutoCreate: true, Partitions: max(o.Topology.Partitions, 1),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if r := b.Recovered(); r.Unclean {
+		story.say("embedded broker: %s", r)
+	}
+	reg, err := schemaregistry.Start(schemaregistry.Config{Dir: filepath.Join(o.Dir, "registry"), Listen: o.RegistryListen})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+
+	secrets := devSecrets(o.Options.Secrets)
+	opts := o.Options
+	opts.Dir, opts.Listener, opts.Secrets = o.Dir, ln, secrets
+	opts.Brokers, opts.Registry = []string{b.Addr()}, codecs.RegistryOptions{URL: reg.URL()}
+	opts.OnChange = func(d *definition.Domain, c *event.Change) { story.change(d, c) }
+	ready := make(chan struct{})
+	opts.OnReady = sync.OnceFunc(func() { close(ready) })
+	a, err := Prepare(opts)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return
+		}
+		addr := DevAddresses{API: "http://" + ln.Addr().String(), Kafka: b.Addr(), Registry: reg.URL(), Secrets: secrets}
+		story.say("ready in %s", time.Since(began).Round(time.Millisecond))
+		story.say("  console and API   %s", addr.API)
+		story.say("  Kafka             %s", addr.Kafka)
+		story.say("  schema registry   %s", addr.Registry)
+		story.say("  data              %s", o.Dir)
+		if o.Started != nil {
+			o.Started(addr)
+		}
+		if !o.Simulate {
+			return
+		}
+		story.say("simulated back ends begin to speak; each change of canonical state is told below\n")
+		if err := simulate.Run(ctx, simulate.Config{
+			API: addr.API, Brokers: []string{addr.Kafka}, Secret: secrets, Domains: names(o.Domains), Pause: o.SimulatePause, Seed: 7, Log: opts.Log,
+		}); err != nil {
+			opts.Log.Error("simulators", "error", err)
+		}
+	})
+	err = a.Run(ctx)
+	cancel()
+	wg.Wait()
+	story.say("stopped; everything is on disk")
+	return err
+}
+
+func names(domains []*definition.Domain) []string {
+	out := make([]string, len(domains))
+	for i, d := range domains {
+		out[i] = d.Name
+	}
+	return out
+}
+
+func listen(address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("API: %s is taken by another program; choose another address with --listen: %w", address, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("API: --listen %q: %w", address, err)
+	}
+	return ln, nil
+}
+
+// derivedTopic tells the topics that stations derive from the journals. They are
+// told by name and not by the loaded definitions, so that the topics of a
+// domain that is not loaded this time are treated alike.
+func derivedTopic() func(string) bool {
+	derived := map[string]bool{}
+	const probe = "x"
+	t, err := topology.Build([]*definition.Domain{{Name: probe}}, topology.Options{Partitions: 1}, nil)
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	for _, x := range t.Topics {
+		if x.Derived {
+			derived[strings.TrimPrefix(x.Name, probe)] = true
+		}
+	}
+	return func(topic string) bool {
+		i := strings.IndexByte(topic, '.')
+		return i > 0 && derived[topic[i:]]
+	}
+}
+
+// derivedGroup tells the stations' groups by their names.
+func derivedGroup() func(string) bool {
+	return func(group string) bool {
+		_, station, ok := strings.Cut(group, ".")
+		switch station {
+		case topology.Inbox, topology.Resolve, topology.Merge, topology.Publish:
+			return ok
+		}
+		return false
+	}
+}
+
+// devSecrets resolves references as given, and makes up a random secret for
+// each reference to the environment that is not set, so that the samples run
+// without preparation. Such a secret lives as long as the process.
+func devSecrets(given connectors.Secrets) connectors.Secrets {
+	var mu sync.Mutex
+	made := map[string]string{}
+	return func(ref string) (string, error) {
+		name, isEnv := strings.CutPrefix(ref, "env:")
+		if !isEnv || os.Getenv(name) != "" {
+			return given(ref)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if made[ref] == "" {
+			var b [32]byte
+			if _, err := rand.Read(b[:]); err != nil {
+				return "", err
+			}
+			// The spelling that Standard Webhooks asks for is a fine secret
+			// for every other scheme too.
+			made[ref] = "whsec_" + base64.StdEncoding.EncodeToString(b[:])
+		}
+		return made[ref], nil
+	}
+}
+
+// story writes for a person, one thing at a time.
+type story struct {
+	mu    sync.Mutex
+	w     io.Writer
+	style narrate.Style
+}
+
+func newStory(w io.Writer, s narrate.Style) *story {
+	if w == nil {
+		w = io.Discard
+	}
+	return &story{w: w, style: s}
+}
+
+func (s *story) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.w, format+"\n", args...)
+}
+
+func (s *story) change(d *definition.Domain, c *event.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = narrate.Change(s.w, d, c, s.style) // a closed terminal must not stop the work
+}

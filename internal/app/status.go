@@ -1,0 +1,120 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/api"
+	"github.com/touchstone-platform/touchstone/codecs"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/internal/engine"
+	"github.com/touchstone-platform/touchstone/topology"
+)
+
+// missing lists what the process still waits for.
+func (a *App) missing() []string { return lines(a.engine.Ready()) }
+
+// stats gives the counters of the moment.
+func (a *App) stats() api.Stats {
+	s := api.Stats{Topics: map[string]api.TopicStats{}, Groups: map[string]api.GroupStats{}, Views: map[string]api.ViewStats{}, Sources: map[string]api.SourceStats{}}
+	for topic, n := range a.counts.records(a) {
+		s.Topics[topic] = api.TopicStats{Records: n}
+	}
+	status := a.engine.Status()
+	for _, g := range status.Groups {
+		x := api.GroupStats{In: g.Records, DeadLetters: g.DeadLetters, Running: g.Recovered}
+		for _, p := range g.Partitions {
+			// A group that has committed nothing since its assignment, and an
+			// idle one that stands before markers only, are not behind.
+			if p.Position >= 0 {
+				x.Lag += max(p.Lag, 0)
+			}
+		}
+		s.Groups[g.Group] = x
+	}
+	for _, v := range status.Views {
+		s.Views[v.View] = api.ViewStats{Ready: v.Ready}
+	}
+	for _, i := range a.intakes {
+		accepted, refused := i.Counts()
+		s.Sources[i.Domain.Name+"."+i.Source.Name] = api.SourceStats{Accepted: accepted, Refused: refused}
+	}
+	return s
+}
+
+// watchChanges passes the changes of a domain on as they are committed, to the
+// console and to whoever asked for them. It begins with now: what was is in
+// the views.
+func (a *App) watchChanges(ctx context.Context, d *definition.Domain) {
+	c, err := a.platform.Codec(topology.Changes(d.Name))
+	if err != nil {
+		a.opts.Log.Error("changes cannot be watched", "domain", d.Name, "error", err)
+		return
+	}
+	decode := decoder[*event.Change](c)
+	from := engine.End()
+	next := map[int32]int64{}
+	for ctx.Err() == nil {
+		err := a.engine.Tail(ctx, topology.Changes(d.Name), from, func(r engine.Record) error {
+			next[r.Partition] = r.Offset + 1
+			change, err := decode(r.Value)
+			if err != nil {
+				a.opts.Log.Warn("a change could not be read", "domain", d.Name, "partition", r.Partition, "offset", r.Offset, "error", err)
+				return nil
+			}
+			a.changes.Publish(d.Name, change)
+			if a.opts.OnChange != nil {
+				a.opts.OnChange(d, change)
+			}
+			return nil
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		a.opts.Log.Warn("changes are watched again", "domain", d.Name, "error", err)
+		if len(next) > 0 {
+			from = engine.Offsets(next)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// counts remembers how many records topics hold, so that a page that is looked
+// at by many does not ask the cluster each time.
+type counts struct {
+	gate chan struct{}
+	at   time.Time
+	n    map[string]int64
+}
+
+func newCounts() *counts { return &counts{gate: make(chan struct{}, 1)} }
+
+// records counts the records written to each topic; for topics that are
+// written in transactions the count includes the markers.
+func (c *counts) records(a *App) map[string]int64 {
+	c.gate <- struct{}{}
+	defer func() { <-c.gate }()
+	if time.Since(c.at) < time.Second && c.n != nil {
+		return c.n
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	n := map[string]int64{}
+	for _, t := range a.topology.Topics {
+		ends, err := a.engine.EndOffsets(ctx, t.Name)
+		if err != nil {
+			continue
+		}
+		for _, o := range ends {
+			n[t.Name] += o
+		}
+	}
+	c.n, c.at = n, time.Now()
+	return n
+}
+
+var _ engine.Codec = codecs.Codec(nil)
