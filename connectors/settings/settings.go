@@ -192,31 +192,25 @@ func (r *Reader) Character(key string, byDefault byte) byte {
 // Strings reads a list of texts that are not empty and not repeated. One text
 // stands for a list of it.
 func (r *Reader) Strings(key string) []string {
-	v := r.get(key)
-	var out []string
-	switch l := v.(type) {
+	var items []any
+	switch l := r.get(key).(type) {
 	case nil:
 		return nil
 	case string:
-		out = []string{l}
-	case []string:
-		out = slices.Clone(l)
+		items = []any{l}
 	case []any:
-		for i, item := range l {
-			s, ok := item.(string)
-			if !ok {
-				r.Wrong(key+"["+strconv.Itoa(i)+"]", item, "a string")
-				continue
-			}
-			out = append(out, s)
-		}
+		items = l
 	default:
-		r.Wrong(key, v, "a list of strings")
+		r.Wrong(key, l, "a list of strings")
 	}
-	for i, s := range out {
-		if s == "" || slices.Contains(out[:i], s) {
-			r.Wrong(key+"["+strconv.Itoa(i)+"]", s, "a string that is not empty and not repeated")
+	var out []string
+	for i, item := range items {
+		s, ok := item.(string)
+		if !ok || s == "" || slices.Contains(out, s) {
+			r.Wrong(key+"["+strconv.Itoa(i)+"]", item, "a string that is not empty and not repeated")
+			continue
 		}
+		out = append(out, s)
 	}
 	return out
 }
@@ -306,7 +300,7 @@ func Describe(v any) string {
 			x = x[:57] + "..."
 		}
 		return strconv.Quote(x)
-	case []any, []string:
+	case []any:
 		return "a list"
 	case map[string]any:
 		return "a map"
