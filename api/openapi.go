@@ -1,0 +1,312 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/views/entities"
+)
+
+// object is a piece of the OpenAPI document.
+type object = map[string]any
+
+// param is one parameter of a route.
+type param struct {
+	name, in, doc string
+	schema        object
+	required      bool
+}
+
+// response is one answer of a route that is no problem; every route may also
+// answer with a problem.
+type response struct {
+	code  int
+	doc   string
+	media string // "" if there is no body
+	ref   string // schema in the components; "" for any
+}
+
+var (
+	text   = object{"type": "string"}
+	number = object{"type": "integer"}
+)
+
+func pathParam(name, doc string) param { return param{name, "path", doc, text, true} }
+func queryParam(name, doc string, schema object) param {
+	return param{name, "query", doc, schema, false}
+}
+
+func jsonOK(doc, ref string) []response {
+	return []response{{http.StatusOK, doc, "application/json", ref}}
+}
+
+// table is every route in the order in which paths are matched.
+func (a *API) table() []route {
+	const get, post = http.MethodGet, http.MethodPost
+	source := pathParam("source", "Name of the source, or <domain>.<name> where several domains have one of that name.")
+	jid := pathParam("journal", "Journal id of the delivery: <domain>:<partition>:<offset>.")
+	entity := []param{pathParam("domain", "Name of the domain."), pathParam("resource", "Name of the resource."), pathParam("id", "Id of the entity.")}
+	cursor := queryParam("cursor", "Cursor of a previous page of the same query.", text)
+	limit := queryParam("limit", "Number of items in a page.", object{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
+	include := queryParam("include", "Add the provenance of each field.", object{"type": "string", "enum": []string{"provenance"}})
+	wait := func(doc string) param { return queryParam("wait", doc, text) }
+	html := []response{{http.StatusOK, "A page.", "text/html", ""}}
+
+	return []route{
+		{method: post, path: "/v1/ingress/{source}", id: "acceptDelivery", summary: "Take one delivery in. It is durable in the journal when it is answered.",
+			params: []param{source, {"Correlation-Id", "header", "Correlation id of the business interaction; the journal id if not given.", text, false}},
+			body:   "*/*", bodyDoc: "The delivery, as the source's connector expects it; Content-Encoding gzip is understood.",
+			responses: []response{{http.StatusAccepted, "In the journal; Location tells what becomes of it.", "application/json", "Accepted"}}, handle: a.ingress},
+		{method: post, path: "/v1/ingress/{source}/files", id: "acceptFile", summary: "Take a file in, row by row. Accept: application/x-ndjson gives a line of progress now and then.",
+			params: []param{source, {"name", "query", "Name of the file.", text, true},
+				queryParam("rows", "Control total: the number of rows.", number), queryParam("sha256", "Control total: SHA-256 of the file in hexadecimal.", text)},
+			body: "*/*", bodyDoc: "The file.", unbounded: true,
+			responses: []response{{http.StatusAccepted, "Its rows are in the journal.", "application/json", "UploadReport"}}, handle: a.upload},
+		{method: get, path: "/v1/deliveries/{journal}", id: "getDelivery", summary: "What became of a delivery.",
+			params:    []param{jid, wait("Wait so long for the end of it: a duration such as 5s.")},
+			responses: jsonOK("Its status; final says whether anything further will happen.", "DeliveryStatus"), handle: a.deliveryStatus},
+		{method: get, path: "/v1/deliveries/{journal}/content", id: "getDeliveryContent", summary: "A delivery as it was received.",
+			params: []param{jid}, responses: jsonOK("Metadata and body.", ""), handle: a.deliveryContent},
+		{method: get, path: "/v1/trace/{id}", id: "trace", summary: "Everything that belongs to a journal id, event id or correlation id.",
+			params: []param{pathParam("id", "The id.")}, responses: jsonOK("Deliveries, changes and events.", "Trace"), handle: a.getTrace},
+		{method: get, path: "/v1/events", id: "streamEvents", summary: "Public domain events as server-sent events: id is a position, event the type, data a CloudEvent.",
+			params: []param{queryParam("domain", "Only of this domain.", text), queryParam("resource", "Only of this resource.", text), queryParam("type", "Only of this type.", text),
+				queryParam("after", "Position to begin behind; Last-Event-ID goes before it.", text),
+				{"Last-Event-ID", "header", "Position to begin behind.", text, false}},
+			responses: []response{{http.StatusOK, "The stream.", "text/event-stream", ""}}, unbounded: true, handle: a.getEvents},
+		{method: get, path: "/v1/topology", id: "getTopology", summary: "Topics, groups and views with their counters.", responses: jsonOK("The topology.", ""), handle: a.getTopology},
+		{method: get, path: "/v1/sources", id: "listSources", summary: "Every source and where it takes deliveries.", responses: jsonOK("The sources.", ""), handle: a.getSources},
+		{method: get, path: "/v1/{domain}/{resource}", id: "listEntities", summary: "Canonical entities by id. Fields declared as filters are query parameters for equality.",
+			params: append([]param{entity[0], entity[1], cursor, limit, include}, a.filterParams()...), responses: jsonOK("A page.", "EntityPage"), handle: a.listEntities},
+		{method: get, path: "/v1/{domain}/{resource}/{id}", id: "getEntity", summary: "One canonical entity. 410 if it no longer exists.",
+			params: append(slices.Clone(entity), include, wait("Journal id of a delivery that must be visible in the answer."),
+				queryParam("timeout", "How long to wait for it at most.", text), param{"If-None-Match", "header", "Entity tag of the version that is known.", text, false}),
+			responses: []response{{http.StatusOK, "The entity; ETag is its version.", "application/json", "Entity"}, {http.StatusNotModified, "Nothing new.", "", ""}}, handle: a.getEntity},
+		{method: get, path: "/v1/{domain}/{resource}/{id}/history", id: "getHistory", summary: "The changes of an entity.",
+			params:    append(slices.Clone(entity), cursor, limit, queryParam("order", "Order of versions.", object{"type": "string", "enum": []string{"newest", "oldest"}, "default": "newest"})),
+			responses: jsonOK("A page.", "ChangePage"), handle: a.getHistory},
+		{method: get, path: "/v1/{domain}/{resource}/{id}/explain", id: "explain", summary: "All claims for a field: who won, who lost and why.",
+			params: append(slices.Clone(entity), queryParam("field", "Only this field.", text)), responses: jsonOK("The explanation.", "Explanation"), handle: a.getExplain},
+		{method: get, path: "/openapi.json", id: "getOpenAPI", summary: "This document.", responses: jsonOK("OpenAPI 3.1.", ""), handle: a.getOpenAPI},
+		{method: get, path: "/livez", id: "livez", summary: "Whether the process serves.", responses: jsonOK("It does.", ""), handle: a.livez},
+		{method: get, path: "/readyz", id: "readyz", summary: "Whether requests should be sent here; 503 tells what is missing.", responses: jsonOK("They should.", ""), handle: a.readyz},
+		{method: get, path: "/metrics", id: "metrics", summary: "Metrics for Prometheus.", responses: []response{{http.StatusOK, "Text exposition.", "text/plain", ""}}, handle: a.metrics},
+		{method: get, path: "/", id: "consoleOverview", summary: "Console: the flow with its counters, recent changes, entities.", responses: html, handle: a.consoleOverview},
+		{method: get, path: "/console/changes", id: "consoleChanges", summary: "Console: canonical changes in words as server-sent events.",
+			responses: []response{{http.StatusOK, "The stream.", "text/event-stream", ""}}, unbounded: true, handle: a.getChanges},
+		{method: get, path: "/console/assets/{file}", id: "consoleAsset", summary: "Console: style and script.", params: []param{pathParam("file", "Name of the file.")},
+			responses: []response{{http.StatusOK, "The file.", "*/*", ""}}, handle: a.consoleAsset},
+		{method: get, path: "/console/{domain}/{resource}", id: "consoleList", summary: "Console: entities of a resource.",
+			params: []param{entity[0], entity[1], cursor}, responses: html, handle: a.consoleList},
+		{method: get, path: "/console/{domain}/{resource}/{id}", id: "consoleEntity", summary: "Console: one entity with provenance and history.", params: entity, responses: html, handle: a.consoleEntity},
+	}
+}
+
+// filterParams documents the filter fields of all resources; which of them a
+// list takes depends on its resource.
+func (a *API) filterParams() []param {
+	of := map[string][]string{}
+	for _, d := range a.Domains {
+		for _, r := range d.Definition.Resources {
+			for _, f := range entities.Filters(r) {
+				if !slices.Contains(listParams, f) {
+					of[f] = append(of[f], d.Definition.Name+"/"+r.Name)
+				}
+			}
+		}
+	}
+	var params []param
+	for name, where := range of {
+		params = append(params, queryParam(name, "Equality filter of "+strings.Join(where, ", ")+".", text))
+	}
+	slices.SortFunc(params, func(x, y param) int { return strings.Compare(x.name, y.name) })
+	return params
+}
+
+// document writes the OpenAPI 3.1 document of the table and the definitions.
+func (a *API) document() ([]byte, error) {
+	paths := object{}
+	for _, r := range a.routes {
+		item, _ := paths[r.path].(object)
+		if item == nil {
+			item = object{}
+			paths[r.path] = item
+		}
+		item[strings.ToLower(r.method)] = operation(r)
+	}
+	version := a.Version
+	if version == "" {
+		version = "development"
+	}
+	return json.MarshalIndent(object{
+		"openapi":    "3.1.0",
+		"info":       object{"title": "Touchstone", "version": version, "description": "A virtual system of record over Kafka: canonical entities with the provenance of every field."},
+		"paths":      paths,
+		"components": object{"schemas": a.schemas()},
+	}, "", "  ")
+}
+
+func operation(r route) object {
+	op := object{"operationId": r.id, "summary": r.summary}
+	var params []object
+	for _, p := range r.params {
+		params = append(params, object{"name": p.name, "in": p.in, "description": p.doc, "required": p.required, "schema": p.schema})
+	}
+	if params != nil {
+		op["parameters"] = params
+	}
+	if r.body != "" {
+		op["requestBody"] = object{"required": true, "description": r.bodyDoc, "content": object{r.body: object{}}}
+	}
+	responses := object{"default": object{"description": "A problem (RFC 9457).", "content": object{"application/problem+json": object{"schema": ref("Problem")}}}}
+	for _, x := range r.responses {
+		answer := object{"description": x.doc}
+		if x.media != "" {
+			content := object{}
+			if x.ref != "" {
+				content["schema"] = ref(x.ref)
+			}
+			answer["content"] = object{x.media: content}
+		}
+		responses[strconv.Itoa(x.code)] = answer
+	}
+	op["responses"] = responses
+	return op
+}
+
+func ref(name string) object { return object{"$ref": "#/components/schemas/" + name} }
+
+func list(items object) object { return object{"type": "array", "items": items} }
+
+func record(required []string, properties object) object {
+	o := object{"type": "object", "properties": properties}
+	if len(required) > 0 {
+		o["required"] = required
+	}
+	return o
+}
+
+func (a *API) schemas() object {
+	instant := object{"type": []string{"string", "null"}, "format": "date-time"}
+	boolean := object{"type": "boolean"}
+	s := object{
+		"Problem": record([]string{"type", "title", "status", "code"}, object{
+			"type": text, "title": text, "status": number, "detail": text, "instance": text, "code": text, "traceId": text,
+			"errors": list(record([]string{"detail", "pointer"}, object{"detail": text, "pointer": text})),
+		}),
+		"Accepted": record([]string{"journal", "location", "correlation"}, object{"journal": text, "location": text, "correlation": text}),
+		"UploadReport": record([]string{"source", "file", "rows", "journaled", "quarantined", "errors"}, object{
+			"source": text, "file": text, "sha256": text, "bytes": number, "rows": number, "journaled": number, "quarantined": number,
+			"errors": list(record([]string{"row", "reason"}, object{"row": number, "column": text, "reason": text})),
+			"first":  text, "last": text, "correlation": text,
+		}),
+		"Outcome": record([]string{"journal", "index", "disposition"}, object{
+			"journal": text, "index": number, "signals": number, "disposition": text, "source": text, "reason": text, "detail": text, "first": text,
+			"tenant": text, "resource": text, "entity": text, "version": number, "events": list(text), "correlation": text, "at": instant,
+		}),
+		"DeliveryStatus": record([]string{"journal", "disposition", "final", "signals"}, object{
+			"journal":     text,
+			"disposition": object{"type": "string", "enum": []string{"accepted", "change", "no-change", "duplicate", "conflict", "ignored", "dead-letter"}},
+			"final":       boolean, "expected": number, "signals": list(ref("Outcome")), "source": text, "tenant": text, "reason": text, "detail": text,
+			"first": text, "correlation": text, "at": instant,
+		}),
+		"Provenance": record(nil, object{"source": text, "sourceKey": text, "occurredAt": instant, "receivedAt": instant, "signal": text, "sinceVersion": number, "confidence": object{"type": "number"}}),
+		"Change": record([]string{"resource", "id", "version", "kind", "changed"}, object{
+			"tenant": text, "resource": text, "id": text, "version": number, "kind": text, "fromState": text, "toState": text,
+			"changed": list(record([]string{"name"}, object{"name": text, "before": object{}, "after": object{}, "source": text, "sourceKey": text})),
+			"after":   list(record([]string{"name", "value"}, object{"name": text, "value": object{}})),
+			"events":  object{"type": []string{"array", "null"}, "items": record([]string{"id", "type"}, object{"id": text, "type": text})},
+			"signal":  text, "journal": text, "source": text, "occurredAt": instant, "receivedAt": instant, "definition": text,
+			"cause": record(nil, object{"correlation": text, "causation": text, "traceparent": text}),
+		}),
+		"ChangePage": record([]string{"items"}, object{"items": list(ref("Change")), "cursor": text, "next": text}),
+		"EntityPage": record([]string{"items"}, object{"items": list(ref("Entity")), "cursor": text, "next": text}),
+		"Explanation": record([]string{"domain", "resource", "id", "fields"}, object{"domain": text, "resource": text, "id": text, "version": number, "exists": boolean, "fields": list(record(
+			[]string{"field", "rule", "claims"}, object{"field": text, "value": object{}, "rule": text, "confidence": object{"type": "number"}, "claims": list(record(
+				[]string{"source", "won", "reason"}, object{"source": text, "sourceKey": text, "value": object{}, "won": boolean, "reason": text, "occurredAt": instant, "receivedAt": instant, "signal": text},
+			))}))}),
+		"Trace": record([]string{"id", "deliveries", "changes", "events"}, object{"id": text, "deliveries": list(object{"type": "object"}), "changes": list(ref("Change")), "events": list(object{"type": "object"}), "truncated": boolean}),
+	}
+	var of []object
+	for _, d := range a.Domains {
+		for _, r := range d.Definition.Resources {
+			name := pascal(d.Definition.Name) + pascal(r.Name)
+			s[name] = entitySchema(r, instant)
+			of = append(of, ref(name))
+		}
+	}
+	s["Entity"] = object{"type": "object"}
+	if len(of) > 0 {
+		s["Entity"] = object{"anyOf": of}
+	}
+	return s
+}
+
+func entitySchema(r *definition.Resource, instant object) object {
+	fields := object{}
+	for _, f := range r.Fields {
+		t := typeSchema(f.Type)
+		if f.Doc != "" {
+			t["description"] = f.Doc
+		}
+		fields[f.Name] = object{"anyOf": []object{t, {"type": "null"}}}
+	}
+	o := record([]string{"id", "resource", "version", "fields"}, object{
+		"id": text, "resource": object{"type": "string", "const": r.Name}, "version": object{"type": "integer", "minimum": 1}, "state": text,
+		"createdAt": instant, "updatedAt": instant, "fields": record(nil, fields),
+		"provenance": object{"type": "object", "additionalProperties": ref("Provenance")},
+	})
+	if r.Doc != "" {
+		o["description"] = r.Doc
+	}
+	return o
+}
+
+// typeSchema is the JSON Schema of a declared type.
+func typeSchema(t canonical.Type) object {
+	switch t.Kind {
+	case canonical.KindInt:
+		return object{"type": "integer", "format": "int64"}
+	case canonical.KindFloat:
+		return object{"type": "number", "format": "double"}
+	case canonical.KindDecimal:
+		return object{"type": "string", "pattern": `^-?[0-9]+(\.[0-9]+)?$`}
+	case canonical.KindBool:
+		return object{"type": "boolean"}
+	case canonical.KindDate:
+		return object{"type": "string", "format": "date"}
+	case canonical.KindTimestamp:
+		return object{"type": "string", "format": "date-time"}
+	case canonical.KindBytes:
+		return object{"type": "string", "contentEncoding": "base64"}
+	case canonical.KindEnum:
+		return object{"type": "string", "enum": t.Symbols}
+	case canonical.KindList:
+		return list(typeSchema(*t.Elem))
+	case canonical.KindMap:
+		return object{"type": "object", "additionalProperties": typeSchema(*t.Elem)}
+	case canonical.KindRecord:
+		fields := object{}
+		for _, f := range t.Fields {
+			fields[f.Name] = typeSchema(f.Type)
+		}
+		return record(nil, fields)
+	case canonical.KindJSON:
+		return object{}
+	}
+	return object{"type": "string"}
+}
+
+// pascal makes a schema name of words joined by hyphens.
+func pascal(s string) string {
+	var b strings.Builder
+	for _, w := range strings.FieldsFunc(s, func(r rune) bool { return r == '-' || r == '_' || r == '.' }) {
+		b.WriteString(strings.ToUpper(w[:1]) + w[1:])
+	}
+	return b.String()
+}
