@@ -62,7 +62,7 @@ func TestTraceIsMadeUpUnlessWellFormedAndCorrelationDefaultsToTheJournalID(t *te
 func TestRefusedDeliveriesAreProblemsAndNotJournaled(t *testing.T) {
 	deep := strings.Repeat("[", 65) + strings.Repeat("]", 65)
 	large := bytes.Repeat([]byte("x"), 1<<20+1)
-	bomb := zipped(t, make([]byte, 64<<20))
+	bomb := zipped(t, make([]byte, 4<<20))
 	for _, c := range []struct {
 		name, source string
 		body         []byte
@@ -220,7 +220,7 @@ func TestRefusedUploads(t *testing.T) {
 	}
 	t.Run("limit counts decompressed bytes", func(t *testing.T) {
 		w := newWorld(t, func(c *api.Config) { c.Limits.Upload = 1000 })
-		wantProblem(t, w.request(t, "POST", "/v1/ingress/risk/files?name=a", zipped(t, make([]byte, 1<<20)), "Content-Encoding", "gzip"), 413, "too-large")
+		wantProblem(t, w.request(t, "POST", "/v1/ingress/risk/files?name=a", zipped(t, make([]byte, 64<<10)), "Content-Encoding", "gzip"), 413, "too-large")
 	})
 	t.Run("after progress the problem is the last line", func(t *testing.T) {
 		w := newWorld(t, nil)
