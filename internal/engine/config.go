@@ -68,9 +68,8 @@ type Config struct {
 
 // hooks let tests stop the world at the places where a crash would hurt most.
 type hooks struct {
-	beforeEnd   func(group string)         // everything is flushed, EndTxn not yet sent
-	beforeApply func(group string) error   // committed, but not yet in Pebble; an error is a crash
-	endTxn      func(committed bool) error // replaces what End reported, as a lost answer would
+	beforeEnd   func(group string)       // everything is flushed, EndTxn not yet sent
+	beforeApply func(group string) error // committed, but not yet in Pebble; an error is a crash
 }
 
 func (c Config) withDefaults() Config {

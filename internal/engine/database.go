@@ -119,6 +119,7 @@ func (d *database) openPebble() error {
 	defer cache.Unref()
 	opts := &pebble.Options{
 		Cache:                       cache,
+		FS:                          vfs.Default, // without disk health checks, whose goroutine a failed Open leaves behind
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                d.cfg.MemTableBytes,

@@ -2,8 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
-	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/processors"
 )
 
@@ -30,9 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // emitted counts of a key are 1, 2, 3 … n without a gap or a repetition, n is
 // the number of its inputs, and the table's last value is n.
 type counter struct {
-	steps   atomic.Int64
-	before  func(n int64, rec processors.Record) error // may be nil
-	reports bool
+	steps  atomic.Int64
+	before func(n int64, rec processors.Record) error // may be nil
 }
 
 func (c *counter) Step(state any, rec processors.Record) (processors.Effects, error) {
@@ -311,7 +307,3 @@ func (w *world) eventuallyAudit(n, keys int) {
 
 // group gives the status of the counter.
 func (r *running) group() GroupStatus { return r.Status().Groups[0] }
-
-var _ = json.Marshal
-var _ = errors.New
-var _ = failure.KindOf

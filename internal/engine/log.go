@@ -56,3 +56,8 @@ func (l pebbleLogger) Fatalf(f string, v ...any) {
 	l.log.Error(msg)
 	panic(msg)
 }
+
+// oneLine makes one line of an error: Goka's lists are of several.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}

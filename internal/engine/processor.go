@@ -177,7 +177,7 @@ func restart(ctx context.Context, log *slog.Logger, what string, run func(contex
 		err := run(ctx)
 		if ctx.Err() != nil {
 			if err != nil {
-				log.Warn(what+" did not stop in good order; its local state is recovered at the next start", "error", err)
+				log.Warn(what+" did not stop in good order; its local state is recovered at the next start", "error", oneLine(err))
 			}
 			return
 		}
@@ -186,7 +186,7 @@ func restart(ctx context.Context, log *slog.Logger, what string, run func(contex
 		}
 		d := wait.NextBackOff()
 		failed(err)
-		log.Error(what+" failed and starts again", "error", err, "after", d.Round(time.Millisecond))
+		log.Error(what+" failed and starts again", "error", oneLine(err), "after", d.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return

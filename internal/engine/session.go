@@ -65,12 +65,13 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 	s.tables.Store(&[]*store{})
 	s.tx.init()
 	byKey := kgo.StickyKeyPartitioner(nil)
+	// franz-go always fetches stable offsets: a group that takes over waits
+	// for the transactions of the one before.
 	opts := cfg.clientOptions(p.spec.Group,
 		kgo.ConsumerGroup(p.spec.Group),
 		kgo.InstanceID(cfg.Instance),
 		kgo.TransactionalID(p.spec.Group+"."+cfg.Instance),
 		kgo.TransactionTimeout(cfg.TransactionTimeout),
-		kgo.RequireStableFetchOffsets(),
 		kgo.Balancers(kgo.RangeBalancer()), // keeps equally numbered partitions of all inputs together
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.SessionTimeout(cfg.SessionTimeout),
@@ -286,7 +287,7 @@ func (s *session) fill(ctx context.Context, g *generation) (dry bool, err error)
 		if !g.waitBelow(pollAgainAt, due.C) {
 			return false, nil
 		}
-		n, err := s.take(nil, g)
+		n, err := s.takeReady(g)
 		if err != nil {
 			return false, err
 		}
@@ -296,7 +297,7 @@ func (s *session) fill(ctx context.Context, g *generation) (dry bool, err error)
 		if !g.waitBelow(0, due.C) {
 			return false, nil
 		}
-		if n, err = s.take(nil, g); err != nil {
+		if n, err = s.takeReady(g); err != nil {
 			return false, err
 		}
 		if n == 0 {
@@ -325,8 +326,14 @@ func (s *session) poll(ctx context.Context, g *generation) error {
 	return err
 }
 
-// take polls once (without waiting if ctx is nil), begins a transaction if
-// none is open and hands out what came.
+// takeReady hands out what has been fetched already, without waiting.
+func (s *session) takeReady(g *generation) (int, error) {
+	var doNotWait context.Context // franz-go takes nil as that
+	return s.take(doNotWait, g)
+}
+
+// take polls once, begins a transaction if none is open and hands out what
+// came.
 func (s *session) take(ctx context.Context, g *generation) (int, error) {
 	fs := s.cl.PollRecords(ctx, pollRecords)
 	if fs.IsClientClosed() {

@@ -131,7 +131,7 @@ func (g *groupStatus) restarting(err error) {
 		s.Recovered = false
 		clear(g.parts)
 		if err != nil {
-			s.State, s.LastError = "restarting", err.Error()
+			s.State, s.LastError = "restarting", oneLine(err)
 			s.Restarts++
 		}
 	})

@@ -46,8 +46,7 @@ func TestDeadLetters(t *testing.T) {
 		case "plain":
 			return processors.Effects{}, errors.New("no kind")
 		case "panic":
-			var m map[string]int
-			m["x"] = 1
+			return processors.Effects{}, errors.New(strings.Repeat("x", state.(int)))
 		case "state":
 			return processors.Effects{State: -1, Emit: []processors.Emit{good}}, nil
 		case "emit":
@@ -75,7 +74,7 @@ func TestDeadLetters(t *testing.T) {
 		{"codec-panic", "Poison", "VALUE_CONVERTER", "panic", "panic in tester codec-panic: codec went wrong"},
 		{"error", "Validation", "TRANSFORMATION", "*errors.errorString", "check field email: not an address"},
 		{"plain", "Transient", "TRANSFORMATION", "*errors.errorString", "no kind"},
-		{"panic", "Poison", "TRANSFORMATION", "panic", "panic in tester panic: assignment to entry in nil map"},
+		{"panic", "Poison", "TRANSFORMATION", "panic", "panic in tester panic: interface conversion: interface {} is nil, not int"},
 		{"state", "Poison", "KAFKA_PRODUCE", "*fmt.wrapError", ""},
 		{"emit", "Poison", "KAFKA_PRODUCE", "", "encode record for out: int is no text"},
 		{"stream", "Poison", "KAFKA_PRODUCE", "", "emit to elsewhere: not an output of group counter"},

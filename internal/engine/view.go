@@ -50,7 +50,7 @@ func newView(e *Engine, spec views.View) *view {
 func (v *view) run(ctx context.Context) {
 	restart(ctx, v.log, "view", v.runOnce, func(err error) {
 		v.mu.Lock()
-		v.lastError = err.Error()
+		v.lastError = oneLine(err)
 		v.mu.Unlock()
 	})
 }

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/processors"
+)
+
+// BenchmarkProcessor drains records of 300 bytes over 100,000 keys in 8
+// partitions: the state of the key is read, changed and written for each, and
+// an event is emitted for 30 %. The broker is in the same process, so CPU time
+// is of both. Run it with a fixed count: -benchtime 1000000x.
+func BenchmarkProcessor(b *testing.B) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(8, "in", "out", "dead", "counter-table"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cluster.Close()
+	ctx := context.Background()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.MaxBufferedRecords(50_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	value := make([]byte, 300)
+	for i := range value {
+		value[i] = byte('a' + rnd.IntN(26))
+	}
+	for range b.N {
+		cl.Produce(ctx, &kgo.Record{Topic: "in", Key: fmt.Appendf(nil, "entity/%06d", rnd.IntN(100_000)), Value: value}, nil)
+	}
+	if err := cl.Flush(ctx); err != nil {
+		b.Fatal(err)
+	}
+	cl.Close()
+
+	e, err := New(Config{Brokers: cluster.ListenAddrs(), Dir: b.TempDir(), Instance: "bench", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	station := stationFunc(func(state any, rec processors.Record) (processors.Effects, error) {
+		v := rec.Value.([]byte)
+		next := append([]byte(nil), v...)
+		if state != nil {
+			next[0] = state.([]byte)[0] + 1
+		}
+		eff := processors.Effects{State: next}
+		if rec.Offset%10 < 3 {
+			eff.Emit = []processors.Emit{{Stream: "out", Key: rec.Key, Value: next}}
+		}
+		return eff, nil
+	})
+	if err := e.AddProcessor(Processor{Group: "counter", Station: station, Table: bytesCodec{}, DeadLetters: "dead",
+		Inputs: []Edge{{"in", bytesCodec{}}}, Outputs: []Edge{{"out", bytesCodec{}}}}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	began, cpu := time.Now(), cpuTime(b)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	for e.Status().Groups[0].Records < int64(b.N) {
+		<-time.After(time.Millisecond)
+	}
+	elapsed, used := time.Since(began), cpuTime(b)-cpu
+	b.StopTimer()
+	s := e.Status().Groups[0]
+	b.ReportMetric(float64(b.N)/elapsed.Seconds(), "msgs/s")
+	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/msg")
+	b.ReportMetric(float64(b.N)/float64(s.Commits), "msgs/commit")
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// cpuTime is what the process has used so far, in user and system mode.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
