@@ -1,0 +1,339 @@
+package codecs
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/jcs"
+)
+
+// toNative gives goavro's representation of a decoded canonical value, wrapped
+// for the nullable union that every public field is. nil stays nil, which is null.
+type toNative func(x any) (any, error)
+
+// native makes the conversion for a declared type; it mirrors generator.typ.
+func (g *generator) native(r *definition.Resource, t canonical.Type, path []string) toNative {
+	mismatch := func(x any) error { return fmt.Errorf("found %s, expected %s", shortJSON(x), t) }
+	switch t.Kind {
+	case canonical.KindInt:
+		return func(x any) (any, error) {
+			if i, ok := x.(int64); ok {
+				return map[string]any{"long": i}, nil
+			}
+			return nil, mismatch(x)
+		}
+	case canonical.KindFloat:
+		return func(x any) (any, error) {
+			switch f := x.(type) {
+			case float64:
+				return map[string]any{"double": f}, nil
+			case int64: // 2.0 is written 2
+				return map[string]any{"double": float64(f)}, nil
+			case json.Number: // 1e20 is written with all its digits
+				if d, err := f.Float64(); err == nil {
+					return map[string]any{"double": d}, nil
+				}
+			}
+			return nil, mismatch(x)
+		}
+	case canonical.KindBool:
+		return func(x any) (any, error) {
+			if b, ok := x.(bool); ok {
+				return map[string]any{"boolean": b}, nil
+			}
+			return nil, mismatch(x)
+		}
+	case canonical.KindBytes:
+		return func(x any) (any, error) {
+			if s, ok := x.(string); ok {
+				if b, err := base64.StdEncoding.DecodeString(s); err == nil {
+					return map[string]any{"bytes": b}, nil
+				}
+			}
+			return nil, mismatch(x)
+		}
+	case canonical.KindDate, canonical.KindTimestamp:
+		layout, branch := time.DateOnly, "int.date"
+		if t.Kind == canonical.KindTimestamp {
+			layout, branch = time.RFC3339Nano, "long.timestamp-micros"
+		}
+		return func(x any) (any, error) {
+			if s, ok := x.(string); ok {
+				if d, err := time.Parse(layout, s); err == nil {
+					return map[string]any{branch: d}, nil
+				}
+			}
+			return nil, mismatch(x)
+		}
+	case canonical.KindJSON:
+		return func(x any) (any, error) {
+			b, err := jcs.Append(nil, x)
+			return map[string]any{"string": string(b)}, err
+		}
+	case canonical.KindList:
+		item := g.native(r, *t.Elem, extend(path, "item"))
+		return func(x any) (any, error) {
+			l, ok := x.([]any)
+			if !ok {
+				return nil, mismatch(x)
+			}
+			out := make([]any, len(l))
+			for i, e := range l {
+				var err error
+				if out[i], err = orNull(item, e); err != nil {
+					return nil, fmt.Errorf("item %d: %w", i, err)
+				}
+			}
+			return map[string]any{"array": out}, nil
+		}
+	case canonical.KindMap:
+		value := g.native(r, *t.Elem, extend(path, "value"))
+		return func(x any) (any, error) {
+			m, ok := x.(map[string]any)
+			if !ok {
+				return nil, mismatch(x)
+			}
+			out := make(map[string]any, len(m))
+			for k, e := range m {
+				var err error
+				if out[k], err = orNull(value, e); err != nil {
+					return nil, fmt.Errorf("%s: %w", k, err)
+				}
+			}
+			return map[string]any{"map": out}, nil
+		}
+	case canonical.KindRecord:
+		type member struct {
+			from, to string
+			convert  toNative
+		}
+		var members []member
+		for _, f := range t.Fields {
+			members = append(members, member{f.Name, avroName(f.Name), g.native(r, f.Type, extend(path, f.Name))})
+		}
+		name := g.recordName(r, path)
+		return func(x any) (any, error) {
+			m, ok := x.(map[string]any)
+			if !ok {
+				return nil, mismatch(x)
+			}
+			out := make(map[string]any, len(members))
+			for _, f := range members {
+				var err error
+				if out[f.to], err = orNull(f.convert, m[f.from]); err != nil {
+					return nil, fmt.Errorf("%s: %w", f.from, err)
+				}
+			}
+			return map[string]any{name: out}, nil
+		}
+	}
+	return func(x any) (any, error) {
+		if s, ok := x.(string); ok {
+			return map[string]any{"string": s}, nil
+		}
+		return nil, mismatch(x)
+	}
+}
+
+func orNull(f toNative, x any) (any, error) {
+	if x == nil {
+		return nil, nil
+	}
+	return f(x)
+}
+
+func shortJSON(x any) string {
+	b, err := jcs.Append(nil, x)
+	if err != nil {
+		return fmt.Sprintf("%T", x)
+	}
+	if len(b) > 60 {
+		return strings.ToValidUTF8(string(b[:60]), "") + "…"
+	}
+	return string(b)
+}
+
+// shape is what of a schema is needed to turn goavro's representation into plain
+// JSON values: goavro wraps union values in maps that look like records.
+type shape struct {
+	kind    string // Avro's type
+	logical string
+	scale   int
+	json    bool              // a string that holds JSON
+	fields  map[string]*shape // record
+	items   *shape            // array and map
+	union   map[string]*shape // by goavro's name of the branch
+}
+
+// shapeOf compiles a schema. named collects the named types for references.
+func shapeOf(schema any, namespace string, named map[string]*shape) (*shape, error) {
+	switch s := schema.(type) {
+	case string:
+		if n, ok := named[fullName(s, namespace)]; ok {
+			return n, nil
+		}
+		return &shape{kind: s}, nil
+	case []any:
+		out := &shape{kind: "union", union: map[string]*shape{}}
+		for _, b := range s {
+			branch, err := shapeOf(b, namespace, named)
+			if err != nil {
+				return nil, err
+			}
+			name := branch.kind
+			switch name {
+			case "record", "enum", "fixed", "error":
+				if m, ok := b.(map[string]any); ok {
+					name = fullName(text(m, "name"), cmp.Or(text(m, "namespace"), namespace))
+				} else {
+					name = fullName(b.(string), namespace)
+				}
+			}
+			out.union[name] = branch
+			if branch.logical != "" {
+				out.union[name+"."+branch.logical] = branch
+			}
+		}
+		return out, nil
+	case map[string]any:
+		return shapeOfObject(s, namespace, named)
+	}
+	return nil, fmt.Errorf("schema: found %T, expected a name, an object or a list", schema)
+}
+
+func shapeOfObject(s map[string]any, namespace string, named map[string]*shape) (*shape, error) {
+	kind, ok := s["type"].(string)
+	if !ok {
+		return shapeOf(s["type"], namespace, named)
+	}
+	out := &shape{kind: kind, logical: text(s, "logicalType"), json: text(s, KindProperty) == string(canonical.KindJSON)}
+	if n, ok := s["scale"].(float64); ok {
+		out.scale = int(n)
+	}
+	var err error
+	switch kind {
+	case "record", "error", "enum", "fixed":
+		full := fullName(text(s, "name"), cmp.Or(text(s, "namespace"), namespace))
+		named[full] = out
+		if i := strings.LastIndexByte(full, '.'); i >= 0 {
+			namespace = full[:i]
+		}
+		fields, _ := s["fields"].([]any)
+		out.fields = make(map[string]*shape, len(fields))
+		for _, f := range fields {
+			m, ok := f.(map[string]any)
+			if !ok {
+				return nil, fmt.Errorf("schema: a field of %s is no object", full)
+			}
+			// A field's type is nested in it; older schemas write it flat.
+			if out.fields[text(m, "name")], err = shapeOf(m["type"], namespace, named); err != nil {
+				return nil, err
+			}
+		}
+	case "array":
+		out.items, err = shapeOf(s["items"], namespace, named)
+	case "map":
+		out.items, err = shapeOf(s["values"], namespace, named)
+	default:
+		if n, ok := named[fullName(kind, namespace)]; ok {
+			return n, nil
+		}
+	}
+	return out, err
+}
+
+// plain gives the JSON value of goavro's representation.
+func (s *shape) plain(v any) any {
+	switch x := v.(type) {
+	case nil:
+		return nil
+	case map[string]any:
+		if s.kind == "union" {
+			for name, inner := range x {
+				if b, ok := s.union[name]; ok {
+					return b.plain(inner)
+				}
+				if base, _, ok := strings.Cut(name, "."); ok && s.union[base] != nil {
+					return s.union[base].plain(inner)
+				}
+				return (&shape{}).plain(inner)
+			}
+		}
+		out := make(map[string]any, len(x))
+		for k, e := range x {
+			f := s.items
+			if s.fields != nil {
+				f = s.fields[k]
+			}
+			if f == nil {
+				f = &shape{}
+			}
+			out[k] = f.plain(e)
+		}
+		return out
+	case []any:
+		items := s.items
+		if items == nil {
+			items = &shape{}
+		}
+		out := make([]any, len(x))
+		for i, e := range x {
+			out[i] = items.plain(e)
+		}
+		return out
+	case string:
+		if s.json {
+			if j, err := jcs.Decode([]byte(x)); err == nil {
+				return j
+			}
+		}
+		return x
+	case []byte:
+		return base64.StdEncoding.EncodeToString(x)
+	case int32:
+		return int64(x)
+	case float32:
+		return finite(float64(x))
+	case float64:
+		return finite(x)
+	case time.Time:
+		if s.logical == "date" {
+			return x.UTC().Format(time.DateOnly)
+		}
+		return x.UTC().Format(time.RFC3339Nano)
+	case time.Duration:
+		return time.Time{}.Add(x).Format("15:04:05.999999")
+	case *big.Rat:
+		return x.FloatString(s.scale)
+	}
+	return v
+}
+
+// finite writes what JSON has no number for as protobuf's JSON mapping does.
+func finite(f float64) any {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return strings.TrimPrefix(strings.Replace(strconv.FormatFloat(f, 'g', -1, 64), "Inf", "Infinity", 1), "+")
+	}
+	return f
+}
+
+func fullName(name, namespace string) string {
+	if namespace == "" || strings.Contains(name, ".") {
+		return name
+	}
+	return namespace + "." + name
+}
+
+func text(m map[string]any, name string) string {
+	s, _ := m[name].(string)
+	return s
+}
