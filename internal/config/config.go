@@ -118,7 +118,7 @@ type Log struct {
 // Default is the configuration of a process that is told nothing.
 func Default() Config {
 	return Config{
-		Data:     Data{Dir: "touchstone-data"},
+		Data:     Data{Dir: ".touchstone"},
 		API:      API{Listen: "127.0.0.1:8080", MaxBodyBytes: 1_000_000},
 		Kafka:    Kafka{Brokers: []string{"127.0.0.1:9092"}, Listen: "127.0.0.1:9092"},
 		Registry: Registry{URL: "http://127.0.0.1:8081", Listen: "127.0.0.1:8081"},

@@ -20,8 +20,9 @@ const FileEnv = EnvPrefix + "CONFIG"
 
 // reservedEnv are variables with our prefix that are no keys.
 var reservedEnv = map[string]bool{
-	FileEnv:            true,
-	EnvPrefix + "DATA": true, // where the tests find shared data
+	FileEnv:              true,
+	EnvPrefix + "DATA":   true, // where the tests find shared data
+	EnvPrefix + "SERVER": true, // the server that the commands of a client ask
 }
 
 // Setting describes one key.

@@ -125,7 +125,7 @@ func files(t *testing.T, fits func(path string) bool) []file {
 		name := d.Name()
 		if d.IsDir() {
 			// Results of builds and local data are no source.
-			if p != "." && (p == ".git" || p == "bin" || strings.HasPrefix(name, ".touchstone") || name == "touchstone-data") {
+			if p != "." && (p == ".git" || p == "bin" || strings.HasPrefix(name, ".touchstone")) {
 				return fs.SkipDir
 			}
 			return nil
