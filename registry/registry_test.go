@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/touchstone-platform/touchstone/connectors"
+	"github.com/touchstone-platform/touchstone/connectors/builtin"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/registry"
 )
@@ -22,13 +24,23 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 // Every malformed definition gives its golden list of problems: all of them,
 // each with its place.
 func TestMalformed(t *testing.T) {
-	files, err := filepath.Glob("testdata/malformed/*.yaml")
-	if err != nil || len(files) < 10 {
+	goldens(t, "testdata/malformed", 10, testKinds())
+}
+
+// What the real connectors say of settings is told with its place.
+func TestWrongSettings(t *testing.T) {
+	goldens(t, "testdata/settings", 1, builtin.Kinds())
+}
+
+func goldens(t *testing.T, dir string, atLeast int, kinds []connectors.Kind) {
+	t.Helper()
+	files, err := filepath.Glob(dir + "/*.yaml")
+	if err != nil || len(files) < atLeast {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			d, err := registry.Load(os.DirFS("testdata/malformed"), filepath.Base(file), testKinds())
+			d, err := registry.Load(os.DirFS(dir), filepath.Base(file), kinds)
 			var problems registry.Problems
 			if d != nil || !errors.As(err, &problems) {
 				t.Fatalf("%v, %v: want Problems", d, err)

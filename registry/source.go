@@ -149,7 +149,7 @@ func (l *loader) open(p place, s *definition.Source, kind connectors.Kind) {
 		}
 		at.key = p.key + "." + w.Key
 		suggestion := ""
-		if !slices.Contains(known, w.Key) && strings.Contains(w.Found, "unknown") {
+		if !slices.Contains(known, w.Key) && (strings.Contains(w.Found, "unknown") || strings.HasPrefix(w.Expected, "no such setting")) {
 			suggestion = suggest(w.Key, known)
 		}
 		l.suggest(at, w.Found, w.Expected, suggestion)

@@ -8,9 +8,7 @@ import (
 	"testing"
 
 	"github.com/touchstone-platform/touchstone/connectors"
-	"github.com/touchstone-platform/touchstone/connectors/cdc"
-	"github.com/touchstone-platform/touchstone/connectors/file"
-	"github.com/touchstone-platform/touchstone/connectors/webhook"
+	"github.com/touchstone-platform/touchstone/connectors/builtin"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/journal"
 	"github.com/touchstone-platform/touchstone/internal/testkit/domaintest"
@@ -20,7 +18,7 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func kinds() []connectors.Kind {
-	return []connectors.Kind{cdc.Kind{}, file.Kind{}, webhook.Kind{}}
+	return builtin.Kinds()
 }
 
 func samples(t *testing.T) []*definition.Domain {
@@ -208,4 +206,34 @@ func TestDiff(t *testing.T) {
 			t.Errorf("%q against %q:\n%s\nwant\n%s", c.want, c.got, got, c.diff)
 		}
 	}
+}
+
+// Any text is a fixture or an error, and what is a fixture plays to its end.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("../../../schemas/domains/testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	domains, err := registry.Embedded(builtin.Kinds())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		fixture, err := domaintest.Parse("f.yaml", text)
+		if err != nil {
+			return
+		}
+		for _, d := range domains {
+			if r, err := domaintest.Run(d, builtin.Kinds(), fixture); err == nil && len(r.Steps) != len(fixture.Deliveries) {
+				t.Errorf("%d of %d deliveries", len(r.Steps), len(fixture.Deliveries))
+			}
+		}
+	})
 }
