@@ -44,6 +44,9 @@ type Config struct {
 	// TransactionTimeout is after what time the broker aborts a transaction
 	// whose owner went silent. Default 10 s, that of Kafka Streams.
 	TransactionTimeout time.Duration
+	// StopTimeout is how long Run goes on, once its context has ended, to commit
+	// what was begun. Default 10 s.
+	StopTimeout time.Duration
 	// SessionTimeout is after what time a silent member of a group loses its
 	// partitions. Default 10 s.
 	SessionTimeout time.Duration
@@ -85,6 +88,7 @@ func (c Config) withDefaults() Config {
 	def(&c.CommitRecords, 20_000)
 	def(&c.TransactionTimeout, 10*time.Second)
 	def(&c.SessionTimeout, 10*time.Second)
+	def(&c.StopTimeout, 10*time.Second)
 	def(&c.MaxRecordBytes, 1_000_000)
 	def(&c.FetchMaxBytes, 16<<20)
 	def(&c.CacheBytes, 128<<20)
@@ -123,6 +127,7 @@ func (c Config) Validate() error {
 		{"CommitInterval", c.CommitInterval},
 		{"TransactionTimeout", c.TransactionTimeout},
 		{"SessionTimeout", c.SessionTimeout},
+		{"StopTimeout", c.StopTimeout},
 	} {
 		if d.v < time.Millisecond {
 			bad("%s: %v, expected at least 1ms", d.name, d.v)

@@ -2,9 +2,9 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,7 +28,6 @@ type generation struct {
 	handler sarama.ConsumerGroupHandler
 	running sync.WaitGroup // of the goroutines that Goka consumes claims in
 	inputs  map[topicPartition]chan *sarama.ConsumerMessage
-	ready   bool // Goka has recovered, records are being handed out
 
 	// inFlight counts records handed to Goka and not marked yet; drained gets
 	// a token when it falls to low or below.
@@ -75,19 +74,19 @@ func (g *generation) MarkOffset(string, int32, int64, string) {
 }
 
 // waitBelow waits until at most n records are in flight; false if the
-// generation or the deadline (zero: none) ended first.
-func (g *generation) waitBelow(n int64, deadline <-chan time.Time) bool {
+// generation or ctx ended first.
+func (g *generation) waitBelow(ctx context.Context, n int64) bool {
 	g.low.Store(n)
 	for g.inFlight.Load() > n {
 		select {
 		case <-g.drained:
 		case <-g.ctx.Done():
 			return false
-		case <-deadline:
+		case <-ctx.Done():
 			return false
 		}
 	}
-	return g.ctx.Err() == nil
+	return g.ctx.Err() == nil && ctx.Err() == nil
 }
 
 // start sets Goka up, which recovers its tables, and opens the claims.
@@ -103,19 +102,22 @@ func (g *generation) start(handler sarama.ConsumerGroupHandler) error {
 			g.running.Add(1)
 			go func() {
 				defer g.running.Done()
-				if err := handler.ConsumeClaim(g, c); err != nil {
-					g.failMu.Lock()
-					if g.failure == nil {
-						g.failure = err
-					}
-					g.failMu.Unlock()
-				}
 				// As with Sarama: when one claim ends the session ends.
-				g.cancel()
+				g.fail(handler.ConsumeClaim(g, c))
 			}()
 		}
 	}
 	return nil
+}
+
+// fail ends the generation, because of err if it is not nil.
+func (g *generation) fail(err error) {
+	g.failMu.Lock()
+	if g.failure == nil {
+		g.failure = err
+	}
+	g.failMu.Unlock()
+	g.cancel()
 }
 
 // end stops Goka for this generation and gives what went wrong in it. After
@@ -143,6 +145,10 @@ func (g *generation) hand(fs kgo.Fetches, headers *headerSlab) {
 	g.inFlight.Add(int64(fs.NumRecords()))
 	fs.EachPartition(func(p kgo.FetchTopicPartition) {
 		input := g.inputs[topicPartition{p.Topic, p.Partition}]
+		if input == nil && len(p.Records) > 0 {
+			g.fail(fmt.Errorf("records of %s/%d, which is not assigned", p.Topic, p.Partition))
+			return
+		}
 		slab := make([]sarama.ConsumerMessage, len(p.Records))
 		for i, r := range p.Records {
 			m := &slab[i]

@@ -19,7 +19,8 @@ import (
 )
 
 // Codec turns values into bytes and back, as goka.Codec does. It must be safe
-// for concurrent use. Decode may keep the bytes it is given.
+// for concurrent use. Decode may keep the bytes it is given, and so may what it
+// gives: neither changes them.
 type Codec interface {
 	Encode(value any) ([]byte, error)
 	Decode(data []byte) (any, error)

@@ -30,9 +30,14 @@ type session struct {
 	gts *kgo.GroupTransactSession
 	cl  *kgo.Client
 
-	mu      sync.Mutex
-	gen     *generation   // current assignment; nil if none
-	changed chan struct{} // a token when gen changed
+	// life ends when a stop in good order has taken too long. What waits for
+	// Kafka waits with it.
+	life    context.Context
+	endLife context.CancelFunc
+
+	mu   sync.Mutex
+	gen  *generation        // current assignment; nil if none
+	wake context.CancelFunc // of who waits for an assignment
 
 	tablesMu sync.Mutex
 	tables   atomic.Pointer[[]*store] // by partition; the stores of this generation
@@ -59,9 +64,10 @@ var errRevoked = errors.New("partitions were revoked")
 func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, error) {
 	cfg := &p.engine.cfg
 	s := &session{
-		p: p, cfg: cfg, db: db, log: p.log, changed: make(chan struct{}, 1), errs: make(chan error),
+		p: p, cfg: cfg, db: db, log: p.log, errs: make(chan error),
 		headers: headerSlab{names: map[string][]byte{}}, refused: map[position]refusal{},
 	}
+	s.life, s.endLife = context.WithCancel(context.Background())
 	s.tables.Store(&[]*store{})
 	s.tx.init()
 	byKey := kgo.StickyKeyPartitioner(nil)
@@ -87,12 +93,14 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 	)
 	var err error
 	if s.gts, err = kgo.NewGroupTransactSession(opts...); err != nil {
+		s.endLife()
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
 	s.cl = s.gts.Client()
 	fctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if _, _, err := s.cl.ProducerID(fctx); err != nil {
+		s.endLife()
 		s.cl.CloseAllowingRebalance()
 		return nil, fmt.Errorf("begin transactions as %s.%s: %w", p.spec.Group, cfg.Instance, err)
 	}
@@ -104,6 +112,7 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 func (s *session) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	s.endLife()
 	s.cl.CloseAllowingRebalance()
 	s.p.engine.kafka.leave(ctx, s.p.spec.Group, s.cfg.Instance)
 }
@@ -150,14 +159,13 @@ func (s *session) turn(g *generation) {
 	s.mu.Lock()
 	old := s.gen
 	s.gen = g
+	if s.wake != nil {
+		s.wake()
+	}
 	s.mu.Unlock()
 	if old != nil {
 		old.revoked.Store(true)
 		old.cancel()
-	}
-	select {
-	case s.changed <- struct{}{}:
-	default:
 	}
 }
 
@@ -178,14 +186,19 @@ func (*session) Close() error              { return nil } // runOnce closes the 
 // Consume joins the group and works until ctx ends, which it takes as a wish
 // to stop in good order, or until something fails.
 func (s *session) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(s.cfg.StopTimeout):
+			s.endLife()
+		case <-s.life.Done():
+		}
+	})()
 	s.cl.AddConsumeTopics(topics...)
 	for ctx.Err() == nil {
 		g := s.current()
 		if g == nil {
-			s.p.status.idle()
-			select {
-			case <-s.changed:
-			case <-ctx.Done():
+			if err := s.await(ctx); err != nil {
+				return err
 			}
 			continue
 		}
@@ -200,6 +213,51 @@ func (s *session) Consume(ctx context.Context, topics []string, handler sarama.C
 		}
 	}
 	return nil
+}
+
+// await waits for an assignment. It polls meanwhile, because that is how
+// franz-go tells why there is none.
+func (s *session) await(ctx context.Context) error {
+	s.p.status.waiting(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.mu.Lock()
+	s.wake = cancel
+	assigned := s.gen != nil
+	s.mu.Unlock()
+	for !assigned && ctx.Err() == nil {
+		fs := s.cl.PollRecords(ctx, 1)
+		if err := s.pollError(fs); err != nil {
+			return err
+		}
+		if fs.NumRecords() > 0 {
+			return errors.New("records without an assignment")
+		}
+	}
+	return nil
+}
+
+// pollError gives what a session cannot live with.
+func (s *session) pollError(fs kgo.Fetches) (fatal error) {
+	if fs.IsClientClosed() {
+		return errors.New("kafka client is closed")
+	}
+	fs.EachError(func(topic string, partition int32, err error) {
+		var lost *kgo.ErrGroupSession
+		switch {
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		case errors.As(err, &lost):
+			if fenced(err) {
+				fatal = fmt.Errorf("another process has taken over instance %q of group %s: %w", s.cfg.Instance, s.p.spec.Group, err)
+				return
+			}
+			s.log.Warn("not a member of the group, joining again", "error", err)
+			s.p.status.waiting(err)
+		default:
+			fatal = fmt.Errorf("fetch %s/%d: %w", topic, partition, err)
+		}
+	})
+	return fatal
 }
 
 var errFatal = errors.New("session cannot go on")
@@ -221,11 +279,7 @@ func (s *session) serve(ctx context.Context, g *generation, handler sarama.Consu
 	if _, err := s.gts.End(context.Background(), kgo.TryAbort); err != nil {
 		return errors.Join(errFatal, err)
 	}
-	stop := context.AfterFunc(ctx, func() {
-		if !g.ready {
-			g.cancel()
-		}
-	})
+	stop := context.AfterFunc(ctx, g.cancel) // a recovery that is to stop has nothing to finish
 	began := time.Now()
 	err = g.start(handler)
 	stop()
@@ -281,10 +335,10 @@ func (s *session) work(ctx context.Context, g *generation) error {
 // fill hands out what there is until the transaction is due or the input is
 // dry: everything is done and nothing more has arrived.
 func (s *session) fill(ctx context.Context, g *generation) (dry bool, err error) {
-	due := time.NewTimer(s.cfg.CommitInterval - time.Since(s.tx.began))
-	defer due.Stop()
+	due, cancel := context.WithDeadline(s.life, s.tx.began.Add(s.cfg.CommitInterval))
+	defer cancel()
 	for ctx.Err() == nil && s.tx.records < s.cfg.CommitRecords {
-		if !g.waitBelow(pollAgainAt, due.C) {
+		if !g.waitBelow(due, pollAgainAt) {
 			return false, nil
 		}
 		n, err := s.takeReady(g)
@@ -294,7 +348,7 @@ func (s *session) fill(ctx context.Context, g *generation) (dry bool, err error)
 		if n > 0 {
 			continue
 		}
-		if !g.waitBelow(0, due.C) {
+		if !g.waitBelow(due, 0) {
 			return false, nil
 		}
 		if n, err = s.takeReady(g); err != nil {
@@ -336,26 +390,8 @@ func (s *session) takeReady(g *generation) (int, error) {
 // came.
 func (s *session) take(ctx context.Context, g *generation) (int, error) {
 	fs := s.cl.PollRecords(ctx, pollRecords)
-	if fs.IsClientClosed() {
-		return 0, errors.New("kafka client is closed")
-	}
-	var ferr error
-	fs.EachError(func(topic string, partition int32, err error) {
-		var lost *kgo.ErrGroupSession
-		switch {
-		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		case errors.As(err, &lost):
-			if fenced(err) {
-				ferr = fmt.Errorf("another process has taken over instance %q of group %s: %w", s.cfg.Instance, s.p.spec.Group, err)
-				return
-			}
-			s.log.Debug("group session lost, joining again", "error", err)
-		default:
-			ferr = fmt.Errorf("fetch %s/%d: %w", topic, partition, err)
-		}
-	})
-	if ferr != nil {
-		return 0, ferr
+	if err := s.pollError(fs); err != nil {
+		return 0, err
 	}
 	n := fs.NumRecords()
 	if n == 0 {

@@ -23,7 +23,8 @@ type GroupStatus struct {
 	Partitions []PartitionStatus
 	// Totals since the process started.
 	Records, Commits, Aborts, Resolved, DeadLetters, Restarts int64
-	// LastError is the last thing that ended a session; "" if nothing did.
+	// LastError is the last thing that ended a session or kept the processor
+	// from its group; "" if nothing did.
 	LastError string
 }
 
@@ -80,11 +81,14 @@ func (g *groupStatus) with(fn func(s *GroupStatus)) {
 	g.mu.Unlock()
 }
 
-// idle: without an assignment.
-func (g *groupStatus) idle() {
+// waiting for an assignment, perhaps because of err.
+func (g *groupStatus) waiting(err error) {
 	g.with(func(s *GroupStatus) {
 		s.State, s.Recovered = "waiting", false
 		clear(g.parts)
+		if err != nil {
+			s.LastError = oneLine(err)
+		}
 	})
 }
 
@@ -165,8 +169,8 @@ func (g *groupStatus) ready() error {
 	if g.s.Recovered {
 		return nil
 	}
-	if g.s.LastError != "" && g.s.State == "restarting" {
-		return fmt.Errorf("group %s is restarting: %s", g.s.Group, g.s.LastError)
+	if g.s.LastError != "" {
+		return fmt.Errorf("group %s is not recovered: %s; last error: %s", g.s.Group, g.s.State, g.s.LastError)
 	}
 	return fmt.Errorf("group %s is not recovered: %s", g.s.Group, g.s.State)
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -76,7 +75,7 @@ func (st *step) handle(ctx goka.Context, msg any) {
 	if err != nil {
 		w = st.failed(in, err, refused.times > 1)
 	}
-	origin := outputOrigin{context.Background(), at}
+	origin := outputOrigin{st.s.life, at}
 	if table != nil && !w.keep {
 		if w.forget {
 			table.put(in.rec.Key, nil)

@@ -136,13 +136,16 @@ func recordBytes(r *kgo.Record) int {
 // the changelog, the emitted records and the input offsets become visible
 // together or not at all; then local state follows.
 func (s *session) commit(g *generation) error {
-	if !g.waitBelow(0, nil) {
-		return nil // the generation has ended: serve aborts
+	if !g.waitBelow(s.life, 0) {
+		if g.ctx.Err() == nil {
+			return errors.Join(errFatal, errors.New("steps did not end in time"))
+		}
+		return nil // serve aborts
 	}
 	began := time.Now()
-	ctx := context.Background() // cancelling the end of a transaction leaves its outcome unknown
+	ctx := s.life // cancelling the end of a transaction leaves its outcome unknown
 	if err := s.cl.Flush(ctx); err != nil {
-		return fmt.Errorf("flush: %w", err)
+		return errors.Join(errFatal, fmt.Errorf("flush: %w", err))
 	}
 	if s.cfg.hooks.beforeEnd != nil {
 		s.cfg.hooks.beforeEnd(s.p.spec.Group)
@@ -237,7 +240,7 @@ func (s *session) abortOpen() error {
 		return nil
 	}
 	s.tx.open, s.tx.ended = false, time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.TransactionTimeout)
+	ctx, cancel := context.WithTimeout(s.life, s.cfg.TransactionTimeout)
 	defer cancel()
 	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
 		return errors.Join(errFatal, fmt.Errorf("abort transaction: %w", err))
@@ -370,7 +373,7 @@ func (p transactionProducer) Emit(topic, key string, value []byte) *goka.Promise
 }
 
 func (p transactionProducer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
-	p.s.produce(context.Background(), newRecord(topic, key, value, headers))
+	p.s.produce(p.s.life, newRecord(topic, key, value, headers))
 	_, finish := goka.NewPromiseWithFinisher()
 	return finish(nil, nil)
 }

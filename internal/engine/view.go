@@ -270,8 +270,8 @@ func (v *view) Get(routing, key string) (value []byte, err error) {
 	return value, err
 }
 
-// Scan is part of views.Reader. fn may keep neither value nor the time: the
-// iterators hold on to old state while it runs.
+// Scan is part of views.Reader. fn should be quick: iterators hold on to old
+// state while it runs.
 func (v *view) Scan(prefix, after string, fn func(key string, value []byte) bool) error {
 	n, err := v.partitionCount()
 	if err != nil {
