@@ -13,6 +13,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/connectors/builtin"
 	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/internal/config"
 	"github.com/touchstone-platform/touchstone/registry"
 )
 
@@ -30,13 +31,14 @@ func domainsFlag(c *cobra.Command) *string {
 	return path
 }
 
-// loadDomains loads the definitions of a folder or file; of the program itself
-// if the path is empty.
-func loadDomains(path string) ([]*definition.Domain, error) {
-	if path == "" {
+// loadDomains loads the definitions of folders and files; those of the program
+// itself if no path is given.
+func loadDomains(paths ...string) ([]*definition.Domain, error) {
+	paths = slices.DeleteFunc(paths, func(p string) bool { return p == "" })
+	if len(paths) == 0 {
 		return registry.Embedded(builtin.Kinds())
 	}
-	domains, problems, err := readDefinitions(path)
+	domains, problems, err := readDefinitions(paths...)
 	switch {
 	case err != nil:
 		return nil, err
@@ -47,12 +49,22 @@ func loadDomains(path string) ([]*definition.Domain, error) {
 	return domains, nil
 }
 
+// configuredDomains loads the definitions that a configuration names, or those
+// of the program itself if it names none.
+func configuredDomains(c *config.Config) ([]*definition.Domain, error) {
+	var paths []string
+	if c.Domains.Dir != "" {
+		paths = append(paths, c.Domains.Dir)
+	}
+	return loadDomains(append(paths, c.Domains.Files...)...)
+}
+
 // readDefinitions reads files and folders and checks that their definitions
 // can run together. Problems are sorted by place; err is about paths.
 func readDefinitions(paths ...string) ([]*definition.Domain, registry.Problems, error) {
 	var domains []*definition.Domain
 	var problems registry.Problems
-	names, err := definitionFiles(paths)
+	names, err := yamlFiles(paths, "definition")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,44 +87,6 @@ func readDefinitions(paths ...string) ([]*definition.Domain, registry.Problems, 
 	return domains, problems, nil
 }
 
-// definitionFiles lists the files that paths stand for: themselves, or every
-// *.yaml and *.yml in a folder. A path given twice counts once.
-func definitionFiles(paths []string) ([]string, error) {
-	var names []string
-	seen := map[string]bool{}
-	add := func(name string) {
-		if clean := filepath.Clean(name); !seen[clean] {
-			seen[clean] = true
-			names = append(names, name)
-		}
-	}
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, unreadable(path, err)
-		}
-		if !info.IsDir() {
-			add(path)
-			continue
-		}
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			return nil, unreadable(path, err)
-		}
-		found := false
-		for _, e := range entries {
-			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
-				found = true
-				add(filepath.ToSlash(filepath.Join(path, e.Name())))
-			}
-		}
-		if !found {
-			return nil, usage("%s: found no *.yaml file, expected at least one definition", path)
-		}
-	}
-	return names, nil
-}
-
 // unreadable tells of a path that the user gave and that cannot be read.
 func unreadable(path string, err error) error {
 	var cause *fs.PathError
@@ -132,9 +106,9 @@ func follows(s *definition.Source) []string {
 		if k.Name() != s.Connector {
 			continue
 		}
-		c, err := k.Open(s, func(ref string) (string, error) { return "", fmt.Errorf("%s: not needed here", ref) })
+		c, err := k.Open(s, registry.Placeholders)
 		if err != nil {
-			return nil
+			return nil // the registry has opened it in the same way before
 		}
 		if f, ok := c.(interface{ Topics() []string }); ok {
 			return f.Topics()

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/touchstone-platform/touchstone/internal/config"
 	"github.com/touchstone-platform/touchstone/topology"
 )
 
@@ -17,7 +18,9 @@ and retention. Nothing is contacted.`,
   touchstone describe -o mermaid --domains ./domains > topology.mmd`,
 		Args: noArguments,
 	}
+	// What serve would create if it is told nothing.
 	o := topology.Defaults()
+	o.Partitions = config.Default().Topics.Partitions
 	domains, out := domainsFlag(c), outputFlag(c, "text", "mermaid", "json")
 	c.Flags().IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of each topic")
 	c.RunE = func(c *cobra.Command, _ []string) error {

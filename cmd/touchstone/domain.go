@@ -11,7 +11,7 @@ import (
 )
 
 func newDomain(e env) *cobra.Command {
-	return group("domain", "Check and show domain definitions", newDomainList(e), newDomainShow(e), newDomainCheck(e))
+	return group("domain", "Check, test and show domain definitions", newDomainList(e), newDomainShow(e), newDomainCheck(e), newDomainTest(e))
 }
 
 // domainLine is one domain in a list.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path"
 
 	"github.com/spf13/cobra"
 
@@ -82,12 +83,12 @@ func tellEvent(p printer, x client.StreamEvent) error {
 	}
 	var ce struct {
 		ID      string `json:"id"`
-		Type    string `json:"type"`
+		Source  string `json:"source"`
 		Subject string `json:"subject"`
 		Time    string `json:"time"`
 	}
 	if err := json.Unmarshal(line.Bytes(), &ce); err != nil {
 		return fmt.Errorf("event at %s: %w", x.Position, err)
 	}
-	return p.printf("%s  %s  %s  %s\n", orDash(ce.Time), ce.Type, orDash(ce.Subject), ce.ID)
+	return p.printf("%s  %s  %s %s  %s\n", orDash(ce.Time), x.Type, path.Base(ce.Source), orDash(ce.Subject), ce.ID)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/internal/client"
+	"github.com/touchstone-platform/touchstone/internal/config"
 	"github.com/touchstone-platform/touchstone/registry"
 )
 
@@ -62,13 +63,14 @@ func codeOf(err error) exitCode {
 		problem     *client.Problem
 		unreachable *client.Unreachable
 		failed      *failure.Error
+		settings    *config.Error
 	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &problems):
+	case errors.As(err, &problems), errors.As(err, &settings):
 		return exitUsage
 	case errors.As(err, &unreachable):
 		return exitUnreachable

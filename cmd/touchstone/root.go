@@ -67,7 +67,7 @@ func run(ctx context.Context, e env, args []string) int {
 func newCommand(e env) *cobra.Command {
 	root := group("touchstone", "A virtual system of record over Kafka",
 		newDescribe(e), newDomain(e), newIngest(e), newExplain(e), newTrace(e),
-		newEntity(e), newDelivery(e), newEvent(e), newVersion(e),
+		newEntity(e), newDelivery(e), newEvent(e), newConfig(e), newVersion(e),
 	)
 	root.Long = `Touchstone takes in what many systems say about the same customers, orders or
 flights, decides field by field whose word counts, keeps one canonical state

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -119,7 +120,7 @@ func resourceOf(r *definition.Resource) resourceView {
 			fv.Policy += " " + f.Resolve.Source()
 		}
 		if maxAge > 0 {
-			fv.MaxAge = maxAge.String()
+			fv.MaxAge = age(maxAge)
 		}
 		if l := r.Lifecycle; l != nil && l.Field == f.Name {
 			fv.Lifecycle, fv.Policy = true, "lifecycle"
@@ -282,4 +283,20 @@ func (f fieldView) notes() string {
 	add(f.MaxAge != "", "at most "+f.MaxAge+" old")
 	add(f.PII != "", "pii "+f.PII)
 	return strings.Join(notes, ", ")
+}
+
+// age words a duration as a definition would: 30d, 12h, 1h30m.
+func age(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
