@@ -95,3 +95,32 @@ func cpuTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkLatency is the way of one record through a processor in a quiet
+// system: from the append until a reader of committed records has the output.
+func BenchmarkLatency(b *testing.B) {
+	w := newWorld(b)
+	cfg := w.config(b.TempDir())
+	cfg.CommitInterval = 0 // the default
+	e := w.startCounter(cfg, &counter{})
+	e.waitReady()
+	a, err := e.NewAppender()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Close()
+	got := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Tail(ctx, "out", Start(), func(Record) error { got <- struct{}{}; return nil }) }()
+	for b.Loop() {
+		if _, _, err := a.Append(ctx, "in", "k", []byte("1"), nil); err != nil {
+			b.Fatal(err)
+		}
+		<-got
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+}

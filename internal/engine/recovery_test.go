@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/processors"
 )
 
 // (e) A wiped folder is rebuilt from the changelog: counts go on where they were.
@@ -257,4 +259,33 @@ func TestLogStartBeyondLocalOffset(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The broker goes away for good: a stop ends in bounded time all the same, and
+// nothing is applied that is not known to be committed.
+func TestStopWithoutBroker(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	cfg := w.config(dir)
+	cfg.StopTimeout = 200 * time.Millisecond
+	gone := make(chan struct{})
+	stepped := make(chan struct{}, 1000)
+	e := w.startCounter(cfg, &counter{before: func(n int64, rec processors.Record) error {
+		if rec.Value.(int) == 100 {
+			stepped <- struct{}{}
+			<-gone
+		}
+		return nil
+	}})
+	w.feed(0, 100, 5)
+	w.eventuallyAudit(100, 5)
+	w.feed(100, 101, 5)
+	<-stepped
+	w.cluster.Close()
+	close(gone)
+	began := time.Now()
+	e.stop()
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("stopped after %v", d)
+	}
 }

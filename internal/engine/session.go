@@ -298,8 +298,8 @@ func (s *session) serve(ctx context.Context, g *generation, handler sarama.Consu
 
 // The most records of one poll, and how few may be in flight for the next.
 const (
-	pollRecords = 4000
-	pollAgainAt = 1000
+	pollRecords = 2000
+	pollAgainAt = 500
 )
 
 // work polls, hands out and commits until the generation or ctx ends.
