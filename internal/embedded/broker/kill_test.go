@@ -113,7 +113,7 @@ func (a *acknowledged) add(topic string, r row) {
 // starts; every acknowledged record of a primary topic is at the offset that
 // was acknowledged, once; no offset is given twice; no derived topic is left.
 func TestKill(t *testing.T) {
-	budget := 12 * time.Second
+	budget := 8 * time.Second
 	if testing.Short() {
 		budget = 3 * time.Second
 	}
