@@ -6,9 +6,10 @@
 // Public events have schemas that are generated from the definition of their
 // domain and are coded dynamically. Subpackage debezium reads change events.
 //
-// Platform records use github.com/twmb/avro because they are on the hot path,
-// and public events github.com/linkedin/goavro/v2. Both write the same bytes;
-// benchmarks and tests in this package keep that honest.
+// Platform records use github.com/twmb/avro because they are on the hot path;
+// public events are written with github.com/linkedin/goavro/v2 and read with
+// twmb/avro, which stands bytes that lie about their length. Both write the same
+// bytes; benchmarks and tests in this package keep that honest.
 //
 // It does not produce or consume, and does not decide what is published.
 package codecs

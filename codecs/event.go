@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/linkedin/goavro/v2"
+	"github.com/twmb/avro"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -223,6 +224,10 @@ func (p *plan) state(values []canonical.Named) (map[string]any, error) {
 
 // Reader decodes any framed Avro record by the schema it was written with. It is
 // safe for concurrent use.
+//
+// It reads with twmb/avro and not with goavro, whose array decoder (2.15) allocates
+// as many items as a block claims to have, up to 2^31, before it looks for them:
+// twenty bytes in a topic would end the process.
 type Reader struct {
 	registry *Registry
 
@@ -231,9 +236,9 @@ type Reader struct {
 }
 
 type readSchema struct {
-	name  string
-	codec *goavro.Codec
-	shape *shape
+	name   string
+	schema *avro.Schema
+	shape  *shape
 }
 
 // NewReader makes a Reader over a registry.
@@ -254,7 +259,8 @@ func (r *Reader) Decode(data []byte) (*DecodedEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	native, rest, err := s.codec.NativeFromBinary(body)
+	var native any
+	rest, err := s.schema.Decode(body, &native, avro.TaggedUnions(), avro.TagLogicalTypes())
 	if err != nil {
 		return nil, failure.New(failure.Poison, "decode", s.name, "written with schema id %d: %w", id, err)
 	}
@@ -290,14 +296,13 @@ func (r *Reader) schema(id int) (*readSchema, error) {
 }
 
 func newReadSchema(schema string) (*readSchema, error) {
-	codec, err := goavro.NewCodec(schema)
+	compiled, err := avro.Parse(schema)
 	if err != nil {
 		return nil, err
 	}
 	var parsed any
 	if err := json.Unmarshal([]byte(schema), &parsed); err != nil {
-		// goavro also takes a bare primitive name.
-		parsed = schema
+		return nil, err
 	}
 	sh, err := shapeOf(parsed, "", map[string]*shape{})
 	if err != nil {
@@ -307,5 +312,5 @@ func newReadSchema(schema string) (*readSchema, error) {
 	if m, ok := parsed.(map[string]any); ok && text(m, "name") != "" {
 		name = fullName(text(m, "name"), text(m, "namespace"))
 	}
-	return &readSchema{name: name, codec: codec, shape: sh}, nil
+	return &readSchema{name: name, schema: compiled, shape: sh}, nil
 }

@@ -3,6 +3,7 @@ package codecs
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/twmb/avro"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -162,8 +165,9 @@ func shortJSON(x any) string {
 	return string(b)
 }
 
-// shape is what of a schema is needed to turn goavro's representation into plain
-// JSON values: goavro wraps union values in maps that look like records.
+// shape is what of a schema is needed to turn generic Avro values into plain JSON
+// values: union values come wrapped in maps that look like records, and a date and
+// a timestamp are both a time.Time.
 type shape struct {
 	kind    string // Avro's type
 	logical string
@@ -171,7 +175,7 @@ type shape struct {
 	json    bool              // a string that holds JSON
 	fields  map[string]*shape // record
 	items   *shape            // array and map
-	union   map[string]*shape // by goavro's name of the branch
+	union   map[string]*shape // by the branch's name, also with its logical type
 }
 
 // shapeOf compiles a schema. named collects the named types for references.
@@ -251,7 +255,7 @@ func shapeOfObject(s map[string]any, namespace string, named map[string]*shape) 
 	return out, err
 }
 
-// plain gives the JSON value of goavro's representation.
+// plain gives the JSON value of a generic Avro value.
 func (s *shape) plain(v any) any {
 	switch x := v.(type) {
 	case nil:
@@ -314,6 +318,11 @@ func (s *shape) plain(v any) any {
 		return time.Time{}.Add(x).Format("15:04:05.999999")
 	case *big.Rat:
 		return x.FloatString(s.scale)
+	case avro.Duration:
+		return x.String()
+	case [16]byte: // a uuid kept as fixed
+		h := hex.EncodeToString(x[:])
+		return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 	}
 	return v
 }

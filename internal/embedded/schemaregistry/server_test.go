@@ -2,6 +2,7 @@ package schemaregistry
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/codecs"
 	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/domain/journal"
 	"github.com/touchstone-platform/touchstone/internal/embedded/datadir"
 )
 
@@ -422,4 +424,58 @@ func TestAvroVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d of %d verdicts agree", agree, total)
+}
+
+// A record that was written before a restart is read after it, by its old id, and
+// registering everything again changes nothing.
+func TestPlatformRecordsAcrossRestart(t *testing.T) {
+	dir := t.TempDir()
+	bindings := []codecs.Binding{}
+	for _, rec := range codecs.Records() {
+		bindings = append(bindings, codecs.Binding{Topic: "one." + string(rec), Record: rec}, codecs.Binding{Topic: "two." + string(rec), Record: rec})
+	}
+	run := func(use func(c codecs.Codec)) {
+		s, err := Start(Config{Listen: "127.0.0.1:0", Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		r, err := codecs.NewRegistry(codecs.RegistryOptions{URL: s.URL(), Patience: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := codecs.OpenPlatform(t.Context(), r, bindings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := p.Codec("two.Seen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(c)
+	}
+	var kept []byte
+	run(func(c codecs.Codec) {
+		var err error
+		if kept, err = c.Encode(&journal.Seen{Offset: 7, BodyHash: "h"}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	before, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(func(c codecs.Codec) {
+		v, err := c.Decode(kept)
+		if seen, ok := v.(*journal.Seen); err != nil || !ok || seen.Offset != 7 {
+			t.Errorf("%v, %v", v, err)
+		}
+		again, err := c.Encode(&journal.Seen{Offset: 7, BodyHash: "h"})
+		if err != nil || !bytes.Equal(again, kept) {
+			t.Errorf("%x, %v, want the bytes of before: %x", again, err, kept)
+		}
+	})
+	if after, err := os.ReadFile(filepath.Join(dir, fileName)); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("registering again changed the file: %v", err)
+	}
 }
