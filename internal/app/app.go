@@ -80,6 +80,9 @@ type Options struct {
 	Registry codecs.RegistryOptions
 	// Topology says how topics are made.
 	Topology topology.Options
+	// CreateExternal also creates the topics that back ends write, where they
+	// are missing: for a broker that is ours alone.
+	CreateExternal bool
 	// Engine tuning; Brokers, Dir, Logger, Metrics and ClientOptions are set here.
 	Engine engine.Config
 	// Limits of the API.
@@ -295,16 +298,18 @@ func (a *App) awaitReady(ctx context.Context) {
 	a.opts.OnReady()
 }
 
-// topicSpecs are the topics to create. External ones are created too where
-// they are missing, so that a source can be declared before its back end is
-// connected.
+// topicSpecs are the topics to create.
 func (a *App) topicSpecs() []engine.TopicSpec {
 	var out []engine.TopicSpec
 	for _, t := range a.topology.Topics {
+		spec := engine.TopicSpec{Name: t.Name, Partitions: int32(t.Partitions), Replication: int16(max(t.Replication, 0)), Configs: t.Configs()}
 		if t.Kind == topology.External {
-			continue
+			if !a.opts.CreateExternal {
+				continue
+			}
+			spec.Configs = nil
 		}
-		out = append(out, engine.TopicSpec{Name: t.Name, Partitions: int32(t.Partitions), Replication: int16(max(t.Replication, 0)), Configs: t.Configs()})
+		out = append(out, spec)
 	}
 	return out
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -85,6 +84,7 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	opts := o.Options
 	opts.Dir, opts.Listener, opts.Secrets = o.Dir, ln, secrets
 	opts.Brokers, opts.Registry = []string{b.Addr()}, codecs.RegistryOptions{URL: reg.URL()}
+	opts.CreateExternal = true
 	opts.OnChange = func(d *definition.Domain, c *event.Change) { story.change(d, c) }
 	ready := make(chan struct{})
 	opts.OnReady = sync.OnceFunc(func() { close(ready) })
@@ -186,9 +186,9 @@ func devSecrets(given connectors.Secrets) connectors.Secrets {
 	var mu sync.Mutex
 	made := map[string]string{}
 	return func(ref string) (string, error) {
-		name, isEnv := strings.CutPrefix(ref, "env:")
-		if !isEnv || os.Getenv(name) != "" {
-			return given(ref)
+		v, err := given(ref)
+		if err == nil || !strings.HasPrefix(ref, "env:") {
+			return v, err
 		}
 		mu.Lock()
 		defer mu.Unlock()
