@@ -4,7 +4,7 @@
 // Platform records (journal entries, signals, entities …) have fixed schemas,
 // embedded in package schemas, and are coded straight from and to their Go types.
 // Public events have schemas that are generated from the definition of their
-// domain and are coded dynamically. Subpackage debezium reads change events.
+// domain and are coded dynamically.
 //
 // Platform records use github.com/twmb/avro because they are on the hot path;
 // public events are written with github.com/linkedin/goavro/v2 and read with

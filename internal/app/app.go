@@ -45,21 +45,19 @@ import (
 	"github.com/touchstone-platform/touchstone/views/outcomes"
 )
 
-// Role is a part of the work that a process can take.
-type Role string
-
-// The roles. A process with all of them is a whole Touchstone.
+// The roles of a process; the stations' names are roles too. A process with all
+// of them is a whole Touchstone.
 const (
 	// RoleAPI takes deliveries and serves reads: door, views, HTTP.
-	RoleAPI Role = "api"
-	// RoleStations runs the stations.
-	RoleStations Role = "stations"
+	RoleAPI = "api"
 	// RoleFeeds carries external topics into the journal.
-	RoleFeeds Role = "feeds"
+	RoleFeeds = "feeds"
 )
 
 // Roles lists all roles.
-func Roles() []Role { return []Role{RoleAPI, RoleStations, RoleFeeds} }
+func Roles() []string {
+	return []string{RoleAPI, RoleFeeds, topology.Inbox, topology.Resolve, topology.Merge, topology.Publish}
+}
 
 // Options say what to run and where.
 type Options struct {
@@ -68,7 +66,7 @@ type Options struct {
 	// Secrets resolves the references of the definitions.
 	Secrets connectors.Secrets
 	// Roles of this process; none means all.
-	Roles []Role
+	Roles []string
 	// Dir holds the process's files: the stations' state and spooled uploads.
 	Dir string
 	// Listener of the HTTP API; Run closes it.
@@ -96,7 +94,9 @@ type Options struct {
 	Version string
 }
 
-func (o *Options) has(r Role) bool { return len(o.Roles) == 0 || slices.Contains(o.Roles, r) }
+func (o *Options) has(role string) bool {
+	return len(o.Roles) == 0 || slices.Contains(o.Roles, role)
+}
 
 // App is one assembled process.
 type App struct {
@@ -249,10 +249,8 @@ func (a *App) start(ctx context.Context, wg *sync.WaitGroup) error {
 	if err := a.registerSchemas(ctx); err != nil {
 		return err
 	}
-	if a.opts.has(RoleStations) {
-		if err := a.addStations(); err != nil {
-			return err
-		}
+	if err := a.addStations(); err != nil {
+		return err
 	}
 	if a.opts.has(RoleAPI) || a.opts.has(RoleFeeds) {
 		appender, err := a.engine.NewAppender()
@@ -334,7 +332,8 @@ func (a *App) registerSchemas(ctx context.Context) error {
 	return nil
 }
 
-// addStations declares the processors of every domain, as the topology has them.
+// addStations declares the processors of this process's roles for every
+// domain, as the topology has them.
 func (a *App) addStations() error {
 	for _, d := range a.opts.Domains {
 		stations := map[string]processors.Station{
@@ -344,7 +343,7 @@ func (a *App) addStations() error {
 			topology.Publish: publish.New(d, a.events[d.Name]),
 		}
 		for _, g := range a.topology.Groups {
-			if g.Domain != d.Name {
+			if g.Domain != d.Name || !a.opts.has(g.Station) {
 				continue
 			}
 			spec, err := a.processor(d, g, stations[g.Station])

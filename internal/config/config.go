@@ -33,7 +33,7 @@ type Config struct {
 	Topics   Topics   `key:"topics"`
 	Dedupe   Dedupe   `key:"dedupe"`
 	Log      Log      `key:"log"`
-	Roles    []string `key:"roles" doc:"What this process does: all, or some of api, inbox, resolve, merge, publish."`
+	Roles    []string `key:"roles" doc:"What this process does: all, or some of api, feeds, inbox, resolve, merge, publish."`
 
 	origins map[string]Origin
 }
@@ -131,7 +131,7 @@ func Default() Config {
 }
 
 // RoleNames are the values of the key roles, apart from all.
-func RoleNames() []string { return []string{"api", "inbox", "resolve", "merge", "publish"} }
+func RoleNames() []string { return []string{"api", "feeds", "inbox", "resolve", "merge", "publish"} }
 
 // HasRole says whether the process is to play a role.
 func (c *Config) HasRole(role string) bool {
