@@ -188,7 +188,7 @@ topics: [1]
 		`environment variable TOUCHSTONE_KAFKA_SASL_PASSWORD: kafka.sasl.password: found both`,
 		`environment variable TOUCHSTONE_REGISTRY_AUTH_PASSWORD_FILE: registry.auth.password_file: found "/does/not/exist" (no such file or directory), expected the path of a readable file`,
 		`flag --topics-partitions: topics.partitions: found "many", expected a whole number`,
-		`flag --roles: roles: found "cook", expected one of all, api, inbox, resolve, merge, publish`,
+		`flag --roles: roles: found "cook", expected one of all, api, feeds, inbox, resolve, merge, publish`,
 	} {
 		if !slices.ContainsFunc(all.Problems, func(p Problem) bool { return strings.HasPrefix(p.String(), want) }) {
 			t.Errorf("not reported: %s", want)
