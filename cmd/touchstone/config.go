@@ -11,6 +11,10 @@ import (
 	"github.com/touchstone-platform/touchstone/internal/config"
 )
 
+// keyAnnotation marks the flags of configuration keys, whose reference is
+// docs/configuration.md.
+const keyAnnotation = "touchstone/key"
+
 // configFlags adds --config and a flag for each configuration key that keep
 // wants (nil: all). The function it gives loads the configuration when the
 // command runs.
@@ -30,6 +34,7 @@ func configFlags(e env, c *cobra.Command, keep func(key string) bool) func() (*c
 			doc, env = "file that holds the "+doc, env+strings.ToUpper(config.FileSuffix)
 		}
 		f := c.Flags().VarPF(&setting{value: s.Default, kind: s.Type}, s.Flag, "", doc+" ($"+env+")")
+		f.Annotations = map[string][]string{keyAnnotation: {s.Key}}
 		if s.Type == "bool" {
 			f.NoOptDefVal = "true"
 		}
