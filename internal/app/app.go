@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -108,6 +109,8 @@ type App struct {
 	starting *starting
 	changes  *api.Feed
 	counts   *counts
+	door     *door.Door
+	reads    map[string]api.Domain
 
 	registry *codecs.Registry
 	platform *codecs.Platform
@@ -123,7 +126,7 @@ func Prepare(o Options) (*App, error) {
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
-	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts()}
+	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts(), reads: map[string]api.Domain{}}
 	var err error
 	if a.intakes, err = openSources(o.Domains, o.Secrets); err != nil {
 		return nil, err
@@ -131,7 +134,12 @@ func Prepare(o Options) (*App, error) {
 	if a.topology, err = topology.Build(o.Domains, o.Topology, a.follows); err != nil {
 		return nil, err
 	}
-	if a.registry, err = codecs.NewRegistry(o.Registry); err != nil {
+	retries := o.Registry
+	retries.OnRetry = func(err error, next time.Duration) {
+		a.starting.wait(err.Error())
+		o.Log.Warn("waiting for the schema registry", "error", err, "next", next.Round(time.Millisecond))
+	}
+	if a.registry, err = codecs.NewRegistry(retries); err != nil {
 		return nil, err
 	}
 	cfg := o.Engine
@@ -190,6 +198,15 @@ func (a *App) Topology() *topology.Topology { return a.topology }
 
 // Engine gives the engine, for status and tests.
 func (a *App) Engine() *engine.Engine { return a.engine }
+
+// Door gives the door of a process that is ready; nil if its roles need none.
+func (a *App) Door() *door.Door { return a.door }
+
+// Reads gives what a process with RoleAPI that is ready serves of a domain.
+func (a *App) Reads(domain string) (api.Domain, bool) {
+	d, ok := a.reads[domain]
+	return d, ok
+}
 
 // Run serves probes at once, waits for Kafka and the registry, creates topics,
 // registers schemas, and then works until ctx ends. Everything is stopped and
@@ -253,22 +270,18 @@ func (a *App) start(ctx context.Context, wg *sync.WaitGroup) error {
 		return err
 	}
 	if a.opts.has(RoleAPI) || a.opts.has(RoleFeeds) {
-		appender, err := a.engine.NewAppender()
-		if err != nil {
-			return err
-		}
-		wg.Go(func() { <-ctx.Done(); appender.Close() })
-		d, err := a.door(appender)
-		if err != nil {
+		if err := a.openDoor(ctx, wg); err != nil {
 			return err
 		}
 		if a.opts.has(RoleFeeds) {
-			if err := a.addFeeds(d); err != nil {
+			if err := a.addFeeds(a.door); err != nil {
 				return err
 			}
 		}
 		if a.opts.has(RoleAPI) {
-			if err := a.addAPI(ctx, wg, d); err != nil {
+			var err error
+			pprof.Do(ctx, pprof.Labels("part", "api"), func(ctx context.Context) { err = a.addAPI(ctx, wg, a.door) })
+			if err != nil {
 				return err
 			}
 		}
@@ -407,17 +420,22 @@ func (a *App) connectorsOf(d *definition.Domain) map[string]connectors.Connector
 	return out
 }
 
-// door opens the door of all domains.
-func (a *App) door(appender *engine.Appender) (*door.Door, error) {
+// openDoor opens the door of all domains.
+func (a *App) openDoor(ctx context.Context, wg *sync.WaitGroup) (err error) {
 	entries := map[string]door.Encoder{}
 	for _, d := range a.opts.Domains {
-		c, err := a.platform.Codec(topology.Journal(d.Name))
-		if err != nil {
-			return nil, err
+		if entries[d.Name], err = a.platform.Codec(topology.Journal(d.Name)); err != nil {
+			return err
 		}
-		entries[d.Name] = c
 	}
-	return door.New(a.intakes, journalWriter{appender}, entries, a.opts.Log), nil
+	var appender *engine.Appender
+	pprof.Do(ctx, pprof.Labels("part", "door"), func(context.Context) { appender, err = a.engine.NewAppender() })
+	if err != nil {
+		return err
+	}
+	wg.Go(func() { <-ctx.Done(); appender.Close() })
+	a.door = door.New(a.intakes, journalWriter{appender}, entries, a.opts.Log)
+	return nil
 }
 
 // journalWriter is the engine's appender as the door wants it.
@@ -465,6 +483,7 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door) erro
 			return err
 		}
 		domains = append(domains, dom)
+		a.reads[def.Name] = dom
 		wg.Go(func() { a.watchChanges(ctx, def) })
 	}
 	var sources []api.Source

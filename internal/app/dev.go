@@ -57,7 +57,12 @@ type DevAddresses struct {
 func Dev(ctx context.Context, o DevOptions) (err error) {
 	began := time.Now()
 	story := newStory(o.Story, o.Style)
-	ln, err := listen(o.Listen)
+	lock, err := lockData(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	ln, err := listenAPI(o.Listen)
 	if err != nil {
 		return err
 	}
@@ -135,7 +140,7 @@ func names(domains []*definition.Domain) []string {
 	return out
 }
 
-func listen(address string) (net.Listener, error) {
+func listenAPI(address string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("API: %s is taken by another program; choose another address with --listen: %w", address, err)
