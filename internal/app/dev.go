@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +43,9 @@ type DevOptions struct {
 	Style narrate.Style
 	// Started, if set, is told the addresses once everything runs.
 	Started func(DevAddresses)
+	// Running, if set, is given the process before Started is called. It is for
+	// who measures from inside; whoever uses the process goes by the addresses.
+	Running func(*App)
 }
 
 // DevAddresses are where a dev process can be reached.
@@ -67,10 +71,13 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		return err
 	}
 	defer ln.Close() // Run closes it too; this is for what fails before
-	b, err := broker.Start(broker.Config{
-		Dir: filepath.Join(o.Dir, "broker"), Listen: o.KafkaListen, Logger: o.Log,
-		Derived: derivedTopic(), DerivedGroup: derivedGroup(),
-		Discard: []string{filepath.Join(o.Dir, "state")}, AutoCreate: true, Partitions: max(o.Topology.Partitions, 1),
+	var b *broker.Broker
+	pprof.Do(ctx, pprof.Labels("part", "broker"), func(context.Context) {
+		b, err = broker.Start(broker.Config{
+			Dir: filepath.Join(o.Dir, "broker"), Listen: o.KafkaListen, Logger: o.Log,
+			Derived: derivedTopic(), DerivedGroup: derivedGroup(),
+			Discard: []string{filepath.Join(o.Dir, "state")}, AutoCreate: true, Partitions: max(o.Topology.Partitions, 1),
+		})
 	})
 	if err != nil {
 		return err
@@ -112,6 +119,9 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		story.say("  Kafka             %s", addr.Kafka)
 		story.say("  schema registry   %s", addr.Registry)
 		story.say("  data              %s", o.Dir)
+		if o.Running != nil {
+			o.Running(a)
+		}
 		if o.Started != nil {
 			o.Started(addr)
 		}
