@@ -88,7 +88,7 @@ type RegistryAuth struct {
 
 // Domains says where the domain definitions are.
 type Domains struct {
-	Dir   string   `key:"dir" doc:"Directory whose *.yaml files are domain definitions."`
+	Dir   string   `key:"dir" flag:"domains" doc:"Directory whose *.yaml files are domain definitions."`
 	Files []string `key:"files" flag:"domain" doc:"Single files with domain definitions, in addition to those of the directory."`
 }
 
