@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/touchstone-platform/touchstone/domain/authority"
+	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/internal/client"
 )
 
@@ -68,8 +70,12 @@ func tellField(p printer, f authority.Explanation) error {
 	if f.Confidence > 0 {
 		confidence = fmt.Sprintf(", confidence %.2f", f.Confidence)
 	}
-	// The server has no word for "no value" but null, as JSON has not.
-	if err := p.printf("\n%s = %s%s\n  by %s\n", f.Field, value(f.Value), confidence, f.Rule); err != nil {
+	// JSON has no word for "no value" but null; a null that is a value has won.
+	now := " = " + value(f.Value)
+	if f.Value == canonical.Null && !slices.ContainsFunc(f.Claims, func(c authority.ExplainedClaim) bool { return c.Won }) {
+		now = " has no value"
+	}
+	if err := p.printf("\n%s%s%s\n  by %s\n", f.Field, now, confidence, f.Rule); err != nil {
 		return err
 	}
 	t := table{indent: "  ", header: []string{"", "SOURCE", "RECORD", "CLAIMS", "REASON", "OCCURRED", "JOURNAL"}, strong: map[int]bool{}}

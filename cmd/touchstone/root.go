@@ -66,7 +66,7 @@ func run(ctx context.Context, e env, args []string) int {
 // newCommand assembles the commands. They share nothing but the environment.
 func newCommand(e env) *cobra.Command {
 	root := group("touchstone", "A virtual system of record over Kafka",
-		newDescribe(e), newDomain(e), newIngest(e), newExplain(e), newTrace(e),
+		newDev(e), newServe(e), newDescribe(e), newDomain(e), newIngest(e), newExplain(e), newTrace(e),
 		newEntity(e), newDelivery(e), newEvent(e), newConfig(e), newVersion(e),
 	)
 	root.Long = `Touchstone takes in what many systems say about the same customers, orders or
