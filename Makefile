@@ -39,7 +39,7 @@ lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the m
 
 .PHONY: test-data
 test-data: ## Run the pipeline on the real input beside the repository and print the results
-	go test -count=1 -v -timeout 30m -run TestData ./internal/e2e
+	@set -o pipefail; TOUCHSTONE_DATA_RESULTS=1 go test -count=1 -v -timeout 30m -run TestData ./internal/e2e | grep -E '^(real input|---|ok|FAIL|panic)|^ +(---|[a-z_]+_test.go:.*(absent|expected))'
 
 .PHONY: bench
 bench: ## Run the benchmarks of all packages

@@ -34,7 +34,7 @@ func result(t *testing.T, format string, args ...any) {
 	t.Helper()
 	line := fmt.Sprintf(format, args...)
 	if os.Getenv("TOUCHSTONE_DATA_RESULTS") != "" {
-		fmt.Printf("%-16s %s\n", strings.TrimPrefix(t.Name(), "TestData"), line)
+		fmt.Printf("real input: %-52s %s\n", strings.TrimPrefix(t.Name(), "TestData"), line)
 	} else {
 		t.Log(line)
 	}

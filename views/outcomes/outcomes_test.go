@@ -105,7 +105,9 @@ func TestIndexEqualsRecomputation(t *testing.T) {
 				continue
 			}
 			feed(t, m, o)
-			latest[o.Key()] = o
+			if was := latest[o.Key()]; was == nil || was.Disposition != journal.Changed || o.Disposition != journal.Unchanged {
+				latest[o.Key()] = o
+			}
 		}
 		fresh, want := viewtest.New(view, 3), map[string]bool{}
 		for _, o := range latest {
@@ -134,5 +136,24 @@ func TestTheJournalIDIsItsOwnCorrelation(t *testing.T) {
 	got, err := view.Reader(m).ByCorrelation(id, 10)
 	if err != nil || !slices.Equal(got, []string{id}) {
 		t.Errorf("got %v, %v, want %s", got, err, id)
+	}
+}
+
+// A replay ends as "no change" for what was merged before; what the delivery
+// did stays told. A redriven dead letter does get its new outcome.
+func TestAReplayDoesNotRewriteHistory(t *testing.T) {
+	view := outcomes.New("shop", decode)
+	for _, tc := range []struct{ first, then, want journal.Disposition }{
+		{journal.Changed, journal.Unchanged, journal.Changed},
+		{journal.DeadLetter, journal.Unchanged, journal.Unchanged},
+		{journal.DeadLetter, journal.Changed, journal.Changed},
+	} {
+		m := viewtest.New(view, 3)
+		feed(t, m, entry(tc.first, 1))
+		feed(t, m, entry(tc.then, 1))
+		s, ok, err := view.Reader(m).Status(id)
+		if err != nil || !ok || s.Disposition != tc.want {
+			t.Errorf("%s, then %s: %v %v %v, want %s", tc.first, tc.then, s.Disposition, ok, err, tc.want)
+		}
 	}
 }
