@@ -49,6 +49,8 @@ type ViewStatus struct {
 	Ready bool
 	// Recovered of Partitions have caught up since the view started.
 	Recovered, Partitions int
+	// Records taken in since the process started.
+	Records int64
 	// Failures counts records that the view could not take in and skipped.
 	Failures    int64
 	LastFailure string

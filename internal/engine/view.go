@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -29,6 +30,7 @@ type view struct {
 	log      *slog.Logger
 	taken    prometheus.Counter
 	failures prometheus.Counter
+	records  atomic.Int64
 
 	mu          sync.Mutex
 	partitions  int // 0 until the topic was looked up
@@ -111,6 +113,7 @@ func (v *view) update(ctx goka.UpdateContext, s storage.Storage, key string, val
 		return nil
 	}
 	v.taken.Inc()
+	v.records.Add(1)
 	rs := recordStore{s: s}
 	err := v.apply(&rs, views.Record{Partition: ctx.Partition(), Offset: ctx.Offset(), Key: key, Value: value})
 	if rs.err != nil {
@@ -242,7 +245,7 @@ func (v *view) status() ViewStatus {
 	defer v.mu.Unlock()
 	return ViewStatus{
 		View: v.name, Topic: v.spec.Topic(), Ready: v.partitions > 0 && len(v.caughtUp) == v.partitions,
-		Recovered: len(v.caughtUp), Partitions: v.partitions, Failures: v.failed, LastFailure: v.lastFailure, LastError: v.lastError,
+		Recovered: len(v.caughtUp), Partitions: v.partitions, Records: v.records.Load(), Failures: v.failed, LastFailure: v.lastFailure, LastError: v.lastError,
 	}
 }
 
