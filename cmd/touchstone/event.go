@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 
@@ -49,8 +51,8 @@ position; when the stream breaks off, standard error gives the last one.`,
 		p := e.printer(out)
 		for n, last := 1, q.After; ; n++ {
 			x, err := s.Next()
-			if ended(err) {
-				return nil
+			if errors.Is(err, context.Canceled) {
+				return nil // interrupted, which is how an endless output ends
 			}
 			if err != nil {
 				hint := "no event had come"

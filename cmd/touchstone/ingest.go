@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -162,6 +164,9 @@ func tellReport(p printer, r *client.Report) error {
 	t := table{indent: "  "}
 	t.add("bytes", fmt.Sprint(r.Bytes))
 	t.add("sha256", r.SHA256)
+	for _, column := range slices.Sorted(maps.Keys(r.Sums)) {
+		t.add("sum of "+column, r.Sums[column])
+	}
 	if r.First != "" {
 		t.add("first row", r.First)
 		t.add("last row", r.Last)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +66,7 @@ func run(ctx context.Context, e env, args []string) int {
 func newCommand(e env) *cobra.Command {
 	root := group("touchstone", "A virtual system of record over Kafka",
 		newDev(e), newServe(e), newDescribe(e), newDomain(e), newIngest(e), newExplain(e), newTrace(e),
-		newEntity(e), newDelivery(e), newEvent(e), newConfig(e), newVersion(e),
+		newEntity(e), newSource(e), newDelivery(e), newEvent(e), newConfig(e), newVersion(e), newBench(e),
 	)
 	root.Long = `Touchstone takes in what many systems say about the same customers, orders or
 flights, decides field by field whose word counts, keeps one canonical state
@@ -128,10 +127,4 @@ func noArguments(c *cobra.Command, args []string) error {
 		return nil
 	}
 	return &exitError{code: exitUsage, err: fmt.Errorf("%s: found the argument %q, expected none", c.CommandPath(), args[0]), hint: "see " + c.CommandPath() + " --help"}
-}
-
-// ended tells whether a command was ended by a signal or a closed pipe, which
-// is how endless output ends well.
-func ended(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, io.ErrClosedPipe)
 }

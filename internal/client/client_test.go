@@ -149,7 +149,7 @@ func TestListsAndPages(t *testing.T) {
 		t.Errorf("domains with orders %v, %v", names, err)
 	}
 	sources, err := c.Sources(ctx)
-	if err != nil || len(sources) < 4 || sources[0].Name == "" || sources[0].Domain == "" || sources[0].Connector == "" {
+	if err != nil || len(sources) < 4 || sources[0].Name == "" || sources[0].Domain == "" || sources[0].Connector == "" || sources[0].Ingress == "" {
 		t.Errorf("sources %+v, %v", sources, err)
 	}
 }

@@ -244,6 +244,8 @@ type Source struct {
 	Deliveries bool     `json:"deliveries"`
 	Files      bool     `json:"files"`
 	Topics     []string `json:"topics,omitempty"`
+	// Ingress is the path that takes its deliveries or files; empty if none does.
+	Ingress string `json:"ingress,omitempty"`
 }
 
 // Sources lists every source that the server knows.

@@ -47,6 +47,8 @@ type Report struct {
 	File   string `json:"file"`
 	SHA256 string `json:"sha256"`
 	Progress
+	// Sums of the source's control columns, exact decimals.
+	Sums map[string]string `json:"sums,omitempty"`
 	// Errors of bad rows, the first ones only; Quarantined counts all.
 	Errors []RowError `json:"errors"`
 	// First and Last are the journal ids of the first and the last row.
