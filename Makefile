@@ -7,6 +7,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 10s
 DATA ?= .touchstone
 LISTEN ?= 127.0.0.1:8080
+# The tests that read the real input beside the repository.
+DATA_TESTS := TestData|TestPublished|TestPostgresProducts|TestOtherEnvelopes|TestWeatherPolls|TestAvroVerdicts|TestTraceparentVerdicts
 
 .PHONY: help
 help: ## List the targets
@@ -39,11 +41,13 @@ lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the m
 
 .PHONY: test-data
 test-data: ## Run the pipeline on the real input beside the repository and print the results
-	@set -o pipefail; TOUCHSTONE_DATA_RESULTS=1 go test -count=1 -v -timeout 30m -run TestData ./internal/e2e | grep -E '^(real input|---|ok|FAIL|panic)|^ +(---|[a-z_]+_test.go:.*(absent|expected))'
+	@set -o pipefail; go test -count=1 -v -timeout 30m -run '$(DATA_TESTS)' \
+		./internal/e2e ./connectors/... ./internal/embedded/schemaregistry ./domain/envelope \
+		| grep -vE '^(=== |PASS|testing:)|level=(WARN|INFO)|no test files|no tests to run'
 
 .PHONY: bench
-bench: ## Run the benchmarks of all packages
-	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
+bench: build ## Measure the whole on this machine: throughput, latency, memory, start (docs/performance.md)
+	bin/touchstone bench
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
