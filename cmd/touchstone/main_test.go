@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("ELSEWHERE", elsewhere.URL)
 			e.Setenv("NOBODY", nobody.URL)
 			e.Setenv("REPO", root)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command sleeps a second at its end
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
