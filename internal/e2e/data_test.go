@@ -29,17 +29,6 @@ import (
 // The tests of this file are what `make test-data` prints: real input that
 // nobody of the project wrote, with outcomes that others published.
 
-// result prints one line of the table.
-func result(t *testing.T, format string, args ...any) {
-	t.Helper()
-	line := fmt.Sprintf(format, args...)
-	if os.Getenv("TOUCHSTONE_DATA_RESULTS") != "" {
-		fmt.Printf("real input: %-52s %s\n", strings.TrimPrefix(t.Name(), "TestData"), line)
-	} else {
-		t.Log(line)
-	}
-}
-
 // ---------------------------------------------------------------- weather
 
 const weather = `
@@ -105,7 +94,7 @@ func TestDataWeather(t *testing.T) {
 	for _, site := range []string{"yahoo", "nytimes"} {
 		e := expected[site]
 		created, changed := got[site]["weather.v1.PlaceSeen"], got[site]["weather.v1.ReadingChanged"]
-		result(t, "%s: %d polls, %d created + %d changed events (expected %d + %d)", site, e.Polls, created, changed, e.Created, e.Changed)
+		t.Logf("%s: %d polls, %d created + %d changed events (expected %d + %d)", site, e.Polls, created, changed, e.Created, e.Changed)
 		if created != e.Created || changed != e.Changed {
 			t.Errorf("%s: events %v, expected %d and %d", site, got[site], e.Created, e.Changed)
 		}
@@ -225,7 +214,7 @@ func TestDataGitHub(t *testing.T) {
 	})
 	all := count(s.settle("code-hosting", 3*len(ds), 60*time.Second))
 	accepted := 3*len(ds) - all["duplicate"]
-	result(t, "3 × %d posts: %d accepted, %d duplicates (expected 329, 658); dispositions of the first round %v", len(ds), accepted, all["duplicate"], first)
+	t.Logf("3 × %d posts: %d accepted, %d duplicates (expected 329, 658); dispositions of the first round %v", len(ds), accepted, all["duplicate"], first)
 	if accepted != 329 || all["duplicate"] != 658 || all["dead-letter"] != 0 || all["conflict"] != 0 {
 		t.Errorf("dispositions %v", all)
 	}
@@ -239,7 +228,7 @@ func TestDataGitHub(t *testing.T) {
 	plain := start(t, t.TempDir(), define(t, github), githubSecrets)
 	plain.postAll(len(ds), func(i int) answer { return plain.post("/v1/ingress/github", ds[i].Payload, githubHeaders(ds[i], "")) })
 	n := count(plain.settle("code-hosting", len(ds), 60*time.Second))
-	result(t, "without delivery ids: %d distinct (expected 324)", len(ds)-n["duplicate"])
+	t.Logf("without delivery ids: %d distinct (expected 324)", len(ds)-n["duplicate"])
 	if len(ds)-n["duplicate"] != 324 {
 		t.Errorf("without delivery ids: %v", n)
 	}
@@ -427,9 +416,12 @@ func cdcCase(t *testing.T, steps []cdcStep) {
 			want = map[string]cdcTable{table: {st.ExpectedColumns, st.ExpectedRows}}
 		}
 		for table, w := range want {
-			if got, want := s.rows(table), expectedRows(w.Columns, w.Rows); !maps.Equal(got, want) {
-				t.Errorf("step %d, table %s:\n got %v\nwant %v", st.Step, table, got, want)
-			}
+			// The view of entities follows that of outcomes in its own time.
+			want := expectedRows(w.Columns, w.Rows)
+			eventually(t, fmt.Sprintf("step %d, table %s as expected: %v", st.Step, table, want), 10*time.Second, func() (bool, string) {
+				got := s.rows(table)
+				return maps.Equal(got, want), fmt.Sprint(got)
+			})
 		}
 	}
 	state, events := fmt.Sprint(s.list("products", "row")), s.events("products")
@@ -448,7 +440,7 @@ func cdcCase(t *testing.T, steps []cdcStep) {
 	if got := s.events("products"); !maps.Equal(got, events) {
 		t.Errorf("sending again published events: %v, before %v", got, events)
 	}
-	result(t, "%d steps as expected, %d refused; %d records sent again in every suffix twice: %d duplicates, %d ignored, no change, no event", len(steps), refused, total-len(sent), n["duplicate"], n["ignored"])
+	t.Logf("%d steps as expected, %d refused; %d records sent again in every suffix twice: %d duplicates, %d ignored, no change, no event", len(steps), refused, total-len(sent), n["duplicate"], n["ignored"])
 }
 
 // keyOf gives the record key that Debezium would send: the primary key. A
@@ -702,7 +694,7 @@ func TestDataFlights(t *testing.T) {
 		got := d.run(t, mode, inOrder)
 		right, cells := d.score(got)
 		share := float64(right) / float64(cells)
-		result(t, "%s: %d of %d gold cells right: %.4f (expected %.3f ± 0.004)", mode, right, cells, share, want)
+		t.Logf("%s: %d of %d gold cells right: %.4f (expected %.3f ± 0.004)", mode, right, cells, share, want)
 		if share < want-0.004 || share > want+0.004 {
 			t.Errorf("%s: %.4f of the cells are right, expected %.3f ± 0.004", mode, share, want)
 		}
@@ -731,7 +723,7 @@ func TestDataFlights(t *testing.T) {
 				}
 			}
 		}
-		result(t, "10 shuffles: the same state but for %d cells of flights that a site speaks of twice (%d repeated source-flight pairs)", differ, len(d.repeated))
+		t.Logf("10 shuffles: the same state but for %d cells of flights that a site speaks of twice (%d repeated source-flight pairs)", differ, len(d.repeated))
 	}
 }
 
@@ -771,7 +763,7 @@ func TestDataCSV(t *testing.T) {
 	for _, f := range files {
 		a := s.post("/v1/ingress/rows/files?name="+f.Name(), read(t, data(t, "csv-bad-rows", "files", f.Name())), map[string]string{"Content-Type": "text/csv"})
 		if a.status == http.StatusUnprocessableEntity {
-			result(t, "%s: refused: %v", f.Name(), a.json["detail"])
+			t.Logf("%s: refused: %v", f.Name(), a.json["detail"])
 			continue
 		}
 		if a.status != http.StatusAccepted {
@@ -782,7 +774,7 @@ func TestDataCSV(t *testing.T) {
 	}
 	n := count(s.settle("rows", total, 30*time.Second))
 	good = len(s.list("rows", "row"))
-	result(t, "%d files: %d rows journaled, %d loaded, %d quarantined", len(files), total, good, bad)
+	t.Logf("%d files: %d rows journaled, %d loaded, %d quarantined", len(files), total, good, bad)
 	if n["dead-letter"] != bad || good != total-bad-n["duplicate"] {
 		t.Errorf("dispositions %v, %d entities, %d quarantined of %d", n, good, bad, total)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"sort"
@@ -74,7 +75,50 @@ func (s *system) settle(domain string, n int, within time.Duration) []outcome {
 	if s.t.Failed() {
 		s.t.FailNow()
 	}
+	s.visible(domain, out)
 	return out
+}
+
+// visible waits until the view of entities shows the versions that the
+// outcomes tell of: it follows its topic in its own time.
+func (s *system) visible(domain string, out []outcome) {
+	s.t.Helper()
+	want := map[string]map[string]float64{} // resource to entity to version
+	for _, o := range out {
+		var status struct {
+			Signals []struct {
+				Resource, Entity string
+				Version          float64
+			}
+		}
+		if err := json.Unmarshal([]byte(o.detail), &status); err != nil {
+			s.t.Fatal(err)
+		}
+		for _, sig := range status.Signals {
+			if want[sig.Resource] == nil {
+				want[sig.Resource] = map[string]float64{}
+			}
+			want[sig.Resource][sig.Entity] = max(want[sig.Resource][sig.Entity], sig.Version)
+		}
+	}
+	for resource, entities := range want {
+		eventually(s.t, "the latest versions of "+resource, 30*time.Second, func() (bool, string) {
+			have := map[string]float64{}
+			for _, e := range s.list(domain, resource) {
+				have[e["id"].(string)] = e["version"].(float64)
+			}
+			for id, v := range entities {
+				if have[id] >= v {
+					continue
+				}
+				// One that no longer exists is not in the list.
+				if _, listed := have[id]; listed || s.get(fmt.Sprintf("/v1/%s/%s/%s", domain, resource, id)).status != http.StatusGone {
+					return false, fmt.Sprintf("%s at version %v of %v", id, have[id], v)
+				}
+			}
+			return true, ""
+		})
+	}
 }
 
 func count(out []outcome) map[string]int {
