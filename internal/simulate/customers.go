@@ -155,7 +155,7 @@ func (c *customers) bill(ctx context.Context, x *customer, what string) error {
 			"balance": fmt.Sprintf("%d.%02d", x.balance/100, abs(x.balance%100)), "currency": "SEK", "paymentTermDays": 30,
 		},
 	})
-	secret, err := c.s.Secret("env:TOUCHSTONE_BILLING_SECRET")
+	secret, err := c.s.Secret("env:TOUCHSTONE_SECRET_BILLING")
 	if err != nil {
 		return err
 	}
@@ -175,13 +175,13 @@ func (c *customers) market(ctx context.Context, x *customer) error {
 			"consent": x.consent, "interests": []string{"books", "cooking"}, "language": "en",
 		},
 	})
-	secret, err := c.s.Secret("env:TOUCHSTONE_MARKETING_SECRET")
+	secret, err := c.s.Secret("env:TOUCHSTONE_SECRET_MARKETING")
 	if err != nil {
 		return err
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil {
-		return fmt.Errorf("TOUCHSTONE_MARKETING_SECRET: expected whsec_ and base64: %w", err)
+		return fmt.Errorf("TOUCHSTONE_SECRET_MARKETING: expected whsec_ and base64: %w", err)
 	}
 	id, ts := c.s.id("msg"), strconv.FormatInt(c.s.now().Unix(), 10)
 	m := hmac.New(sha256.New, key)

@@ -89,7 +89,7 @@ func (o *orders) shop(ctx context.Context, x *order) error {
 		"customer": object{"number": "C-1001"}, "total": money(x.total), "currency": "SEK", "payment": "card", "promisedOn": x.promise.Format(time.DateOnly),
 		"items": []object{{"sku": x.sku, "qty": 1, "price": money(x.total), "options": object{"colour": "green"}}}, "tags": []string{"Web"},
 	}})
-	key, err := o.secret("env:TOUCHSTONE_SHOP_SECRET")
+	key, err := o.secret("env:TOUCHSTONE_SECRET_SHOP")
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (o *orders) pay(ctx context.Context, x *order) error {
 			"payment_method_details": object{"type": "card"},
 		}},
 	})
-	key, err := o.secret("env:TOUCHSTONE_PAYMENTS_SECRET")
+	key, err := o.secret("env:TOUCHSTONE_SECRET_PAYMENTS")
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (o *orders) scan(ctx context.Context, x *order, event, place string) error 
 		"parcel": "PX" + x.number, "reference": x.number, "event": event, "place": place, "at": o.s.now().UTC().Format(time.RFC3339Nano),
 		"weight": 1000 + o.s.rng.IntN(4000), "eta": object{"day": x.promise.AddDate(0, 0, o.s.rng.IntN(2)).Format(time.DateOnly), "time": x.promise.UTC().Format(time.RFC3339)},
 	}}})
-	key, err := o.secret("env:TOUCHSTONE_CARRIER_SECRET")
+	key, err := o.secret("env:TOUCHSTONE_SECRET_CARRIER")
 	if err != nil {
 		return err
 	}
