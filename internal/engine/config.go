@@ -60,7 +60,7 @@ type Config struct {
 	FetchMaxBytes int32
 	// CacheBytes is Pebble's block cache. Default 128 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size of one Pebble memtable. Default 64 MiB.
+	// MemTableBytes is the size of one Pebble memtable. Default 32 MiB.
 	MemTableBytes uint64
 
 	// ClientOptions are added to every Kafka client: TLS, SASL, dialer.
@@ -92,7 +92,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRecordBytes, 1_000_000)
 	def(&c.FetchMaxBytes, 16<<20)
 	def(&c.CacheBytes, 128<<20)
-	def(&c.MemTableBytes, 64<<20)
+	def(&c.MemTableBytes, 32<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -115,7 +115,9 @@ func (d *database) openPebble() error {
 		default:
 		}
 	}
-	cache := pebble.NewCache(d.cfg.CacheBytes)
+	// Pebble takes the memory of memtables out of the cache. One is written to
+	// while another is flushed; without room for them no block would stay.
+	cache := pebble.NewCache(d.cfg.CacheBytes + 2*int64(d.cfg.MemTableBytes))
 	defer cache.Unref()
 	opts := &pebble.Options{
 		Cache:                       cache,
@@ -123,7 +125,7 @@ func (d *database) openPebble() error {
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                d.cfg.MemTableBytes,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		Lock:                        d.lock,
 		Logger:                      pebbleLogger{d.log},

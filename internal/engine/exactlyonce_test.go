@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,7 +89,7 @@ func TestExactlyOnceWithLostAnswers(t *testing.T) {
 	cfg := w.config(t.TempDir())
 	cfg.ClientOptions = []kgo.Opt{kgo.Dialer(cut.dial)}
 	e := w.startCounter(cfg, &counter{})
-	for i := range 20 {
+	for i := range 10 {
 		w.feed(i*20, i*20+20, 5)
 		w.eventuallyAudit(i*20+20, 5)
 	}
@@ -261,7 +263,7 @@ func TestExactlyOnceAfterKill(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	n := 0
-	for round := range 5 {
+	for round := range 3 {
 		copied := t.TempDir() + "/state"
 		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
@@ -356,4 +358,108 @@ func TestExactlyOnceWithRebalances(t *testing.T) {
 	close(stopFeeding)
 	<-feeding
 	w.eventuallyAudit(int(fed.Load()), 9)
+}
+
+// Everything at once, in an order that a seed decides: processes come, go and
+// die, folders are wiped, answers are lost, commits are refused, while records
+// arrive. Whatever the order, the audit holds at the end.
+func TestExactlyOnceUnderEverything(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("TOUCHSTONE_TEST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("TOUCHSTONE_TEST_SEED=%d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t)
+	cut := &answerCutter{every: 7}
+	root := t.TempDir()
+	type process struct {
+		*running
+		dead    chan struct{} // closed: its commits get stuck
+		release chan struct{} // closed: they go on, as those of a zombie
+	}
+	var procs [2]*process
+	var zombies []*process
+	dirs := [2]string{root + "/a0", root + "/b0"}
+	start := func(i int) {
+		cfg := w.config(dirs[i])
+		cfg.Instance = string(rune('a' + i))
+		cfg.StopTimeout = 100 * time.Millisecond
+		cfg.ClientOptions = []kgo.Opt{kgo.Dialer(cut.dial)}
+		p := &process{dead: make(chan struct{}), release: make(chan struct{})}
+		cfg.hooks.beforeEnd = func(string) {
+			select {
+			case <-p.dead:
+				<-p.release
+			default:
+			}
+		}
+		e, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.AddProcessor(counterSpec(&counter{})); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		p.running = &running{Engine: e, t: t, cancel: cancel, done: make(chan error, 1)}
+		go func() { p.done <- e.Run(ctx) }()
+		procs[i] = p
+	}
+	var names int
+	fresh := func(i int) string {
+		names++
+		return fmt.Sprintf("%s/%c%d", root, 'a'+i, names)
+	}
+	fed := 0
+	for range 40 {
+		n := rnd.IntN(60)
+		w.feed(fed, fed+n, 9)
+		fed += n
+		i := rnd.IntN(2)
+		what := rnd.IntN(7)
+		switch {
+		case procs[i] == nil:
+			start(i)
+		case what == 0: // stops in good order
+			procs[i].stop()
+			procs[i] = nil
+		case what == 1: // dies: what it had on disk is its successor's
+			close(procs[i].dead)
+			zombies = append(zombies, procs[i])
+			next := fresh(i)
+			if err := os.CopyFS(next, os.DirFS(dirs[i])); err != nil {
+				t.Logf("copy of a folder at work: %v", err) // a file went: as after a crash of the disk
+			}
+			os.Remove(next + "/LOCK")
+			dirs[i], procs[i] = next, nil
+		case what == 2: // dies with its disk
+			close(procs[i].dead)
+			zombies = append(zombies, procs[i])
+			dirs[i], procs[i] = fresh(i), nil
+		case what == 3:
+			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownServerError})
+		case what == 4:
+			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError})
+		default:
+			<-time.After(time.Duration(rnd.IntN(40)) * time.Millisecond)
+		}
+	}
+	for i := range procs {
+		if procs[i] == nil {
+			start(i)
+		}
+	}
+	w.eventuallyAudit(fed, 9)
+	t.Logf("%d records, %d answers lost, %d processes died", fed, cut.cuts.Load(), len(zombies))
+	for _, p := range append(zombies, procs[:]...) {
+		close(p.release)
+		p.stop()
+	}
+	if err := w.audit(fed, 9); err != nil {
+		t.Fatalf("after the zombies woke up: %v", err)
+	}
 }

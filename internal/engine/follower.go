@@ -39,7 +39,12 @@ type topicPartition struct {
 }
 
 func newFollower(cfg *Config, k *kafka, role string) (*follower, error) {
-	cl, err := kgo.NewClient(cfg.clientOptions(role, kgo.KeepControlRecords())...)
+	cl, err := kgo.NewClient(cfg.clientOptions(role,
+		kgo.KeepControlRecords(),
+		// An offset that is gone must not be skipped silently: as an error it
+		// makes the store begin anew, see store.Open.
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
@@ -206,7 +211,7 @@ type followed struct {
 }
 
 // maxQueued bytes of one partition wait for Goka before its fetches pause.
-const maxQueued = 8 << 20
+const maxQueued = 2 << 20
 
 func (p *followed) push(rs []*kgo.Record) {
 	n := 0

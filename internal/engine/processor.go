@@ -254,13 +254,14 @@ func (s *session) openTable(ctx context.Context) storage.Builder {
 	}
 }
 
-// leave removes a static member from its group. That it may fail is no harm:
-// the member's session then times out.
-func (k *kafka) leave(ctx context.Context, group, instance string) {
+// leave removes a static member from its group. The broker refuses it if
+// another process has taken the instance over meanwhile. That it may fail is no
+// harm: the member's session then times out.
+func (k *kafka) leave(ctx context.Context, group, instance, member string) {
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group = group
 	m := kmsg.NewLeaveGroupRequestMember()
-	m.InstanceID = &instance
+	m.InstanceID, m.MemberID = &instance, member
 	req.Members = append(req.Members, m)
 	_, _ = req.RequestWith(ctx, k.cl)
 }

@@ -82,14 +82,14 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.SessionTimeout/5),
-		kgo.RebalanceTimeout(30*time.Second),
+		kgo.RebalanceTimeout(cfg.SessionTimeout),
 		kgo.OnPartitionsAssigned(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked),
 		kgo.OnPartitionsLost(s.revoked),
 		kgo.RecordPartitioner(tablePartitioner{table: p.tableTopic, byKey: byKey}),
 		kgo.ProducerLinger(5*time.Millisecond), // a flush does not wait for it
 		kgo.MaxBufferedRecords(200_000),
-		kgo.MaxBufferedBytes(128<<20),
+		kgo.MaxBufferedBytes(64<<20),
 	)
 	var err error
 	if s.gts, err = kgo.NewGroupTransactSession(opts...); err != nil {
@@ -110,11 +110,25 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 // close leaves the group, so that others take over at once. After a crash the
 // static membership holds the partitions for this instance instead.
 func (s *session) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
 	s.endLife()
-	s.cl.CloseAllowingRebalance()
-	s.p.engine.kafka.leave(ctx, s.p.spec.Group, s.cfg.Instance)
+	member, _ := s.cl.GroupMetadata()
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StopTimeout)
+	defer cancel()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.cl.CloseAllowingRebalance()
+	}()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+		// A join that is under way is answered when the group's other members
+		// have joined or timed out; nothing here depends on it.
+		s.log.Warn("client is still closing: the group is in the middle of a rebalance")
+	}
+	if member != "" {
+		s.p.engine.kafka.leave(ctx, s.p.spec.Group, s.cfg.Instance, member)
+	}
 }
 
 // gokaOptions are the seams by which Goka runs on this session.
@@ -265,14 +279,15 @@ var errFatal = errors.New("session cannot go on")
 // serve works through one generation from recovery to its end.
 func (s *session) serve(ctx context.Context, g *generation, handler sarama.ConsumerGroupHandler) (err error) {
 	defer func() {
-		gerr := g.end()
-		s.tx.discard(s)
-		if aerr := s.abortOpen(); aerr != nil {
+		gerr := g.end() // no step runs any more
+		aerr := s.abortOpen()
+		s.tx.discard(s) // after it: what was under way has reported by now
+		s.tables.Store(&[]*store{})
+		if aerr != nil {
 			err = errors.Join(err, aerr)
 		} else if err == nil && !g.revoked.Load() {
 			err = gerr
 		}
-		s.tables.Store(&[]*store{})
 	}()
 	// No transaction is open: this only resets what the client session
 	// remembers of the rebalance, which would abort the first transaction.

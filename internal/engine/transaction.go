@@ -77,6 +77,7 @@ func (s *session) begin() error {
 	if err := s.gts.Begin(); err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
+	s.tx.reset()
 	s.tx.open, s.tx.began = true, time.Now()
 	s.p.outputs.reset()
 	return nil
@@ -178,6 +179,9 @@ func (s *session) commit(g *generation) error {
 		}
 	}
 	if !committed {
+		if failed == nil {
+			failed = errors.New("the broker did not commit")
+		}
 		s.aborted(g, failed)
 		return nil
 	}
@@ -254,7 +258,7 @@ func (s *session) abortOpen() error {
 func (s *session) resolve(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.TransactionTimeout)
 	defer cancel()
-	offsets, err := s.p.engine.kafka.adm.FetchOffsets(kadm.RequireStable(ctx), s.p.spec.Group)
+	offsets, err := s.stableOffsets(ctx)
 	if err != nil {
 		return false, fmt.Errorf("resolve the outcome of a transaction: %w", err)
 	}
@@ -263,8 +267,6 @@ func (s *session) resolve(ctx context.Context) (bool, error) {
 	for tp, end := range s.tx.ends {
 		o, ok := offsets.Lookup(tp.topic, tp.partition)
 		switch {
-		case ok && o.Err != nil:
-			return false, fmt.Errorf("resolve the outcome of a transaction: %s/%d: %w", tp.topic, tp.partition, o.Err)
 		case ok && o.At == end:
 			at++
 		case !ok || o.At < end:
@@ -285,6 +287,25 @@ func (s *session) resolve(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("resolve the outcome of a transaction: offsets of group %s are neither before nor at its end", s.p.spec.Group)
+}
+
+// stableOffsets fetches the group's offsets, and waits until no transaction is
+// about to change them.
+func (s *session) stableOffsets(ctx context.Context) (kadm.OffsetResponses, error) {
+	for {
+		offsets, err := s.p.engine.kafka.adm.FetchOffsets(kadm.RequireStable(ctx), s.p.spec.Group)
+		if err == nil {
+			err = offsets.Error()
+		}
+		if err == nil || !errors.Is(err, kerr.UnstableOffsetCommit) {
+			return offsets, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pollEvery):
+		}
+	}
 }
 
 // apply brings local state to where the committed changelog is.
