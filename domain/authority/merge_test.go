@@ -296,7 +296,9 @@ func get(e *canonical.Entity, name string) string {
 func TestPolicies(t *testing.T) {
 	d, r := domain()
 	list := func(s string) canonical.Named { return canonical.Named{Name: "union", Value: canonical.Value(s)} }
-	num := func(name string, i int64) canonical.Named { return canonical.Named{Name: name, Value: canonical.Int(i)} }
+	num := func(name string, i int64) canonical.Named {
+		return canonical.Named{Name: name, Value: canonical.Int(i)}
+	}
 	for _, tc := range []struct {
 		name, field, want string
 		facts             []*signal.Fact
