@@ -360,6 +360,40 @@ func TestExactlyOnceWithRebalances(t *testing.T) {
 	w.eventuallyAudit(int(fed.Load()), 9)
 }
 
+// network is that of one process: when it is down the process is as good as
+// dead, and a zombie when it is up again.
+type network struct {
+	dialer func(context.Context, string, string) (net.Conn, error)
+	mu     sync.Mutex
+	isDown bool
+	conns  []net.Conn
+}
+
+func (n *network) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := n.dialer(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isDown {
+		c.Close()
+		return nil, errors.New("network is down")
+	}
+	n.conns = append(n.conns, c)
+	return c, nil
+}
+
+func (n *network) down(down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.isDown = down
+	for _, c := range n.conns {
+		c.Close()
+	}
+	n.conns = nil
+}
+
 // Everything at once, in an order that a seed decides: processes come, go and
 // die, folders are wiped, answers are lost, commits are refused, while records
 // arrive. Whatever the order, the audit holds at the end.
@@ -378,8 +412,7 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 	root := t.TempDir()
 	type process struct {
 		*running
-		dead    chan struct{} // closed: its commits get stuck
-		release chan struct{} // closed: they go on, as those of a zombie
+		net *network
 	}
 	var procs [2]*process
 	var zombies []*process
@@ -388,15 +421,8 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 		cfg := w.config(dirs[i])
 		cfg.Instance = string(rune('a' + i))
 		cfg.StopTimeout = 100 * time.Millisecond
-		cfg.ClientOptions = []kgo.Opt{kgo.Dialer(cut.dial)}
-		p := &process{dead: make(chan struct{}), release: make(chan struct{})}
-		cfg.hooks.beforeEnd = func(string) {
-			select {
-			case <-p.dead:
-				<-p.release
-			default:
-			}
-		}
+		p := &process{net: &network{dialer: cut.dial}}
+		cfg.ClientOptions = []kgo.Opt{kgo.Dialer(p.net.dial)}
 		e, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -428,7 +454,7 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 			procs[i].stop()
 			procs[i] = nil
 		case what == 1: // dies: what it had on disk is its successor's
-			close(procs[i].dead)
+			procs[i].net.down(true)
 			zombies = append(zombies, procs[i])
 			next := fresh(i)
 			if err := os.CopyFS(next, os.DirFS(dirs[i])); err != nil {
@@ -437,7 +463,7 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 			os.Remove(next + "/LOCK")
 			dirs[i], procs[i] = next, nil
 		case what == 2: // dies with its disk
-			close(procs[i].dead)
+			procs[i].net.down(true)
 			zombies = append(zombies, procs[i])
 			dirs[i], procs[i] = fresh(i), nil
 		case what == 3:
@@ -456,7 +482,7 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 	w.eventuallyAudit(fed, 9)
 	t.Logf("%d records, %d answers lost, %d processes died", fed, cut.cuts.Load(), len(zombies))
 	for _, p := range append(zombies, procs[:]...) {
-		close(p.release)
+		p.net.down(false)
 		p.stop()
 	}
 	if err := w.audit(fed, 9); err != nil {

@@ -186,6 +186,9 @@ func restart(ctx context.Context, log *slog.Logger, what string, run func(contex
 			wait.Reset()
 		}
 		d := wait.NextBackOff()
+		if errors.Is(err, errTakenOver) {
+			d = stepAside
+		}
 		failed(err)
 		log.Error(what+" failed and starts again", "error", oneLine(err), "after", d.Round(time.Millisecond))
 		select {
@@ -212,8 +215,20 @@ func (p *processor) runOnce(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("set up goka: %w", err)
 	}
-	return gp.Run(ctx)
+	err = gp.Run(ctx)
+	if s.takenOver {
+		// Goka's errors do not unwrap reliably.
+		return errors.Join(errTakenOver, err)
+	}
+	return err
 }
+
+// errTakenOver: two processes run under one instance name. The one that came
+// later works; the other steps aside for long enough not to throw it out again
+// at once, and comes back in case it was the later one that died.
+var errTakenOver = errors.New("instance was taken over")
+
+const stepAside = 30 * time.Second
 
 // graph declares the processor to Goka.
 func (p *processor) graph(st *step) *goka.GroupGraph {

@@ -42,6 +42,8 @@ type session struct {
 	tablesMu sync.Mutex
 	tables   atomic.Pointer[[]*store] // by partition; the stores of this generation
 
+	takenOver bool // another process has joined the group as this instance
+
 	tx      transaction
 	headers headerSlab
 	errs    chan error
@@ -262,6 +264,7 @@ func (s *session) pollError(fs kgo.Fetches) (fatal error) {
 		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		case errors.As(err, &lost):
 			if fenced(err) {
+				s.takenOver = true
 				fatal = fmt.Errorf("another process has taken over instance %q of group %s: %w", s.cfg.Instance, s.p.spec.Group, err)
 				return
 			}
