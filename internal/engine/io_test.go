@@ -326,3 +326,28 @@ func TestProcessorValidate(t *testing.T) {
 		}
 	}
 }
+
+// A record that is ordered by something else than its key goes where that goes.
+func TestAppendOrdered(t *testing.T) {
+	w := newWorld(t)
+	a, err := w.engine().NewAppender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	for i := range 20 {
+		key, order := "k"+strconv.Itoa(i), "o"+strconv.Itoa(i%3)
+		want := Partition(order, testPartitions)
+		if i%5 == 0 {
+			order, want = "", Partition(key, testPartitions)
+		}
+		a.AppendOrdered(t.Context(), "in", key, order, []byte("v"), nil, func(p int32, _ int64, err error) {
+			if err != nil || p != want {
+				t.Errorf("key %s, order %q: partition %d, expected %d; %v", key, order, p, want, err)
+			}
+		})
+	}
+	if err := a.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
