@@ -1,12 +1,10 @@
 package connectors
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"github.com/touchstone-platform/touchstone/domain/jcs"
 )
@@ -18,39 +16,37 @@ const DefaultDepth = 64
 // float64, []any and map[string]any. An integer beyond 64 bits becomes the
 // string of its digits, so that none is lost. The last of duplicate member
 // names wins. Errors name the byte offset, from 0.
-func DecodeJSON(b []byte, maxDepth int) (any, error) {
-	v, err := DecodeJSONNumbers(b, maxDepth)
-	if err != nil {
-		return nil, err
-	}
-	return Plain(v)
-}
+func DecodeJSON(b []byte, maxDepth int) (any, error) { return parse(b, maxDepth, plain) }
 
 // DecodeJSONNumbers is DecodeJSON with every number as a json.Number, its
 // literal: for formats that say elsewhere of which type a number is.
 func DecodeJSONNumbers(b []byte, maxDepth int) (any, error) {
-	if err := checkText(b, maxDepth); err != nil {
-		return nil, err
+	return parse(b, maxDepth, func(literal string) (any, error) { return json.Number(literal), nil })
+}
+
+func parse(b []byte, maxDepth int, number func(string) (any, error)) (any, error) {
+	p := jcs.Parser{MaxDepth: maxDepth, Number: number}
+	v, err := p.Parse(b)
+	var syntax *jcs.SyntaxError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, fmt.Errorf("invalid JSON at byte %d: unexpected end", len(b))
+	case errors.As(err, &syntax):
+		return nil, fmt.Errorf("invalid JSON at byte %d: %w", syntax.Offset, syntax.Err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, fmt.Errorf("invalid JSON at byte %d: unexpected end", len(b))
-		}
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			// Offset counts the bytes read, including the wrong one.
-			return nil, fmt.Errorf("invalid JSON at byte %d: %w", max(syntax.Offset-1, 0), err)
-		}
-		return nil, fmt.Errorf("invalid JSON at byte %d: %w", dec.InputOffset(), err)
+	return v, err
+}
+
+// plain reads a number's literal as DecodeJSON gives it.
+func plain(literal string) (any, error) {
+	switch n := jcs.Number(literal).(type) {
+	case nil:
+		return nil, fmt.Errorf("number %.40s is beyond a double", literal)
+	case json.Number:
+		return n.String(), nil
+	default:
+		return n, nil
 	}
-	end := int(dec.InputOffset())
-	if rest := bytes.TrimLeft(b[end:], " \t\r\n"); len(rest) > 0 {
-		return nil, fmt.Errorf("invalid JSON at byte %d: expected the end, found %q", len(b)-len(rest), rest[0])
-	}
-	return v, nil
 }
 
 // Plain turns the json.Numbers of a decoded value into int64, float64, or, for
@@ -59,14 +55,11 @@ func DecodeJSONNumbers(b []byte, maxDepth int) (any, error) {
 func Plain(v any) (any, error) {
 	switch x := v.(type) {
 	case json.Number:
-		switch n := jcs.Number(x.String()).(type) {
-		case nil:
-			return nil, fmt.Errorf("invalid JSON: number %.40s is beyond a double", x.String())
-		case json.Number:
-			return n.String(), nil
-		default:
-			return n, nil
+		n, err := plain(x.String())
+		if err != nil {
+			return nil, fmt.Errorf("invalid JSON: %w", err)
 		}
+		return n, nil
 	case []any:
 		for i, e := range x {
 			p, err := Plain(e)
@@ -88,41 +81,4 @@ func Plain(v any) (any, error) {
 		}
 	}
 	return v, nil
-}
-
-// checkText refuses what the JSON decoder would accept in silence (invalid
-// UTF-8) or only after having allocated for it (deep nesting).
-func checkText(b []byte, maxDepth int) error {
-	if !utf8.Valid(b) {
-		for i := 0; i < len(b); {
-			r, size := utf8.DecodeRune(b[i:])
-			if r == utf8.RuneError && size == 1 {
-				return fmt.Errorf("invalid JSON at byte %d: invalid UTF-8", i)
-			}
-			i += size
-		}
-	}
-	depth, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '"':
-			quoted = !quoted
-		case '\\':
-			if quoted {
-				i++
-			}
-		case '{', '[':
-			if quoted {
-				continue
-			}
-			if depth++; depth > maxDepth {
-				return fmt.Errorf("invalid JSON at byte %d: nested deeper than %d", i, maxDepth)
-			}
-		case '}', ']':
-			if !quoted {
-				depth--
-			}
-		}
-	}
-	return nil
 }

@@ -8,11 +8,8 @@
 package jcs
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -41,71 +38,16 @@ func Canonical(b []byte) ([]byte, error) {
 func Decode(b []byte) (any, error) { return decode(b, false) }
 
 func decode(b []byte, unique bool) (any, error) {
-	if !utf8.Valid(b) {
-		return nil, errors.New("JSON: invalid UTF-8")
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	v, err := decodeValue(dec, unique, 0)
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("JSON at byte %d: %w", dec.InputOffset(), err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("JSON at byte %d: expected the end, found more input", dec.InputOffset())
-	}
-	return v, nil
+	p := Parser{MaxDepth: MaxDepth, Unique: unique, Number: number}
+	return p.Parse(b)
 }
 
-func decodeValue(dec *json.Decoder, unique bool, depth int) (any, error) {
-	tok, err := dec.Token()
-	if err != nil {
-		return nil, err
+func number(literal string) (any, error) {
+	n := Number(literal)
+	if n == nil {
+		return nil, fmt.Errorf("number %.40s is beyond a double", literal)
 	}
-	if depth > MaxDepth {
-		return nil, fmt.Errorf("nested deeper than %d", MaxDepth)
-	}
-	switch t := tok.(type) {
-	case json.Delim:
-		if t == '[' {
-			l := []any{}
-			for dec.More() {
-				e, err := decodeValue(dec, unique, depth+1)
-				if err != nil {
-					return nil, err
-				}
-				l = append(l, e)
-			}
-			_, err := dec.Token()
-			return l, err
-		}
-		m := map[string]any{}
-		for dec.More() {
-			k, err := dec.Token()
-			if err != nil {
-				return nil, err
-			}
-			name, _ := k.(string)
-			if _, dup := m[name]; dup && unique {
-				return nil, fmt.Errorf("member %q occurs twice", name)
-			}
-			if m[name], err = decodeValue(dec, unique, depth+1); err != nil {
-				return nil, err
-			}
-		}
-		_, err := dec.Token()
-		return m, err
-	case json.Number:
-		n := Number(t.String())
-		if n == nil {
-			return nil, fmt.Errorf("number %s is beyond a double", t)
-		}
-		return n, nil
-	default:
-		return tok, nil
-	}
+	return n, nil
 }
 
 // Number reads a JSON number literal: int64 where it is integral and fits,
