@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -127,8 +128,11 @@ func (d *database) openPebble() error {
 		MemTableSize:                d.cfg.MemTableBytes,
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
-		Lock:                        d.lock,
-		Logger:                      pebbleLogger{d.log},
+		// Entities that are spoken of often are written again and again: the
+		// more room above the last level, the fewer old copies are moved down.
+		LBaseMaxBytes: 256 << 20,
+		Lock:          d.lock,
+		Logger:        pebbleLogger{d.log},
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
 				d.log.Error("pebble: background work failed", "error", err)
@@ -141,6 +145,12 @@ func (d *database) openPebble() error {
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		if i < len(opts.Levels)-1 {
+			// What will be rewritten soon is not worth compressing.
+			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		} else {
+			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+		}
 	}
 	opts.Experimental.ReadSamplingMultiplier = -1 // read-triggered compaction costs more than it gives here
 	db, err := pebble.Open(d.dir, opts)
