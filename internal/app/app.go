@@ -111,6 +111,8 @@ type App struct {
 	counts   *counts
 	door     *door.Door
 	reads    map[string]api.Domain
+	// drained is closed when no request is under way any more.
+	drained chan struct{}
 
 	registry *codecs.Registry
 	platform *codecs.Platform
@@ -126,7 +128,7 @@ func Prepare(o Options) (*App, error) {
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
-	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts(), reads: map[string]api.Domain{}}
+	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts(), reads: map[string]api.Domain{}, drained: make(chan struct{})}
 	var err error
 	if a.intakes, err = openSources(o.Domains, o.Secrets); err != nil {
 		return nil, err
@@ -223,17 +225,23 @@ func (a *App) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
-	defer func() {
-		// Open streams would keep a graceful shutdown waiting for ever.
+	wg.Go(func() {
+		// Requests end before what they use: those under way still write to the
+		// journal. Streams and waits are told to end; who does not is cut off.
+		<-ctx.Done()
 		stop, done := context.WithTimeout(context.Background(), 2*time.Second)
 		defer done()
 		if server.Shutdown(stop) != nil {
 			server.Close()
 		}
+		close(a.drained)
+	})
+	defer func() {
+		cancel(nil) // a start that failed has set off goroutines that wait for it
 		wg.Wait()
 		err = errors.Join(err, a.engine.Close())
 	}()
-	if err := a.start(ctx, &wg); err != nil {
+	if err := a.start(ctx, &wg, server); err != nil {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return causeOf(ctx)
 		}
@@ -253,7 +261,7 @@ func causeOf(ctx context.Context) error {
 }
 
 // start brings up everything that the engine's run needs.
-func (a *App) start(ctx context.Context, wg *sync.WaitGroup) error {
+func (a *App) start(ctx context.Context, wg *sync.WaitGroup, server *http.Server) error {
 	a.starting.wait("Kafka at " + strings.Join(a.opts.Brokers, ", "))
 	if err := a.engine.WaitReady(ctx, func(err error, next time.Duration) { a.starting.wait(err.Error()) }); err != nil {
 		return err
@@ -280,7 +288,7 @@ func (a *App) start(ctx context.Context, wg *sync.WaitGroup) error {
 		}
 		if a.opts.has(RoleAPI) {
 			var err error
-			pprof.Do(ctx, pprof.Labels("part", "api"), func(ctx context.Context) { err = a.addAPI(ctx, wg, a.door) })
+			pprof.Do(ctx, pprof.Labels("part", "api"), func(ctx context.Context) { err = a.addAPI(ctx, wg, a.door, server) })
 			if err != nil {
 				return err
 			}
@@ -433,7 +441,7 @@ func (a *App) openDoor(ctx context.Context, wg *sync.WaitGroup) (err error) {
 	if err != nil {
 		return err
 	}
-	wg.Go(func() { <-ctx.Done(); appender.Close() })
+	wg.Go(func() { <-a.drained; appender.Close() })
 	a.door = door.New(a.intakes, journalWriter{appender}, entries, a.opts.Log)
 	return nil
 }
@@ -475,7 +483,7 @@ func records(rs []engine.Record) []door.StreamRecord {
 }
 
 // addAPI declares the views and puts the API in place of the probes.
-func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door) error {
+func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, server *http.Server) error {
 	var domains []api.Domain
 	for _, def := range a.opts.Domains {
 		dom, err := a.addViews(def)
@@ -507,6 +515,8 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door) erro
 	if err != nil {
 		return err
 	}
+	// Open streams and waits would keep a graceful shutdown waiting in vain.
+	server.RegisterOnShutdown(handler.Close)
 	a.handler.set(handler)
 	return nil
 }
