@@ -477,7 +477,8 @@ func records(rs []engine.Record) []door.StreamRecord {
 		for k, v := range r.Headers {
 			headers[strings.ToLower(k)] = string(v)
 		}
-		out[n] = door.StreamRecord{Key: r.Key, Value: r.Value, Tombstone: r.Value == nil, Headers: headers}
+		origin := func() string { return fmt.Sprintf("%s/%d offset %d", r.Topic, r.Partition, r.Offset) }
+		out[n] = door.StreamRecord{Origin: origin, Key: r.Key, Value: r.Value, Tombstone: r.Value == nil, Headers: headers}
 	}
 	return out
 }

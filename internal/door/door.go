@@ -8,6 +8,8 @@ package door
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +39,15 @@ type Appender interface {
 type Encoder interface {
 	Encode(value any) ([]byte, error)
 }
+
+// MaxEntry is the largest journal record, key and encoded entry, in bytes. It
+// leaves room below Kafka's default limit of 1,048,588 for what a dead letter
+// adds to it.
+const MaxEntry = 1_000_000
+
+// maxVendorID is the longest vendor event id that is kept as it is; it becomes
+// part of a record key.
+const maxVendorID = 256
 
 // Intake is one source as the door sees it.
 type Intake struct {
@@ -121,9 +132,37 @@ func (d *Door) Take(ctx context.Context, i *Intake, tenant string, entry *journa
 // itself returns an error.
 func (d *Door) TakeAsync(ctx context.Context, i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause, done func(journal.ID, error)) error {
 	order, value, err := d.prepare(i, tenant, entry, cause)
+	if err == nil {
+		if n := len(entry.DedupeKey) + len(value); n > MaxEntry {
+			err = failure.New(failure.Validation, "take in", i.String(), "the delivery has %d bytes with its envelope, expected at most %d", n, MaxEntry)
+		}
+	}
 	if err != nil {
 		return err
 	}
+	d.append(ctx, i, entry, order, value, done)
+	return nil
+}
+
+// takeAny is TakeAsync for what comes in a row with others and has no sender
+// who could mend it: a delivery that is too large for the journal is taken
+// without its content, and becomes a dead letter that says where that is. Else
+// it would hold up whatever comes behind it for ever.
+func (d *Door) takeAny(ctx context.Context, i *Intake, tenant string, origin func() string, entry *journal.Entry, cause envelope.Cause, done func(journal.ID, error)) error {
+	order, value, err := d.prepare(i, tenant, entry, cause)
+	if n := len(entry.DedupeKey) + len(value); err == nil && n > MaxEntry {
+		entry.Key, entry.Body = nil, nil // the hash of both remains
+		entry.Quarantine = fmt.Sprintf("%s has %d bytes with its envelope, expected at most %d; its content is not kept", origin(), n, MaxEntry)
+		value, err = d.entries[i.Domain.Name].Encode(entry)
+	}
+	if err != nil {
+		return err
+	}
+	d.append(ctx, i, entry, order, value, done)
+	return nil
+}
+
+func (d *Door) append(ctx context.Context, i *Intake, entry *journal.Entry, order string, value []byte, done func(journal.ID, error)) {
 	d.journal.AppendAsync(ctx, topology.Journal(i.Domain.Name), entry.DedupeKey, order, value, func(p int32, o int64, err error) {
 		if err != nil {
 			done(journal.ID{}, unwritten(i, err))
@@ -132,7 +171,6 @@ func (d *Door) TakeAsync(ctx context.Context, i *Intake, tenant string, entry *j
 		i.accepted.Add(1)
 		done(journal.ID{Domain: i.Domain.Name, Partition: p, Offset: o}, nil)
 	})
-	return nil
 }
 
 func unwritten(i *Intake, err error) error {
@@ -145,6 +183,7 @@ func unwritten(i *Intake, err error) error {
 // prepare fills in what identifies and orders an entry and encodes it.
 func (d *Door) prepare(i *Intake, tenant string, entry *journal.Entry, cause envelope.Cause) (order string, value []byte, err error) {
 	entry.Source, entry.Tenant, entry.Cause = i.Source.Name, tenant, cause
+	entry.ContentType = strings.ToValidUTF8(entry.ContentType, "\ufffd") // the sender's; Avro has no other text
 	entry.ReceivedAt = d.receivedAt()
 	order = i.Identify(entry)
 	value, err = d.entries[i.Domain.Name].Encode(entry)
@@ -164,6 +203,10 @@ func (i *Intake) Identify(entry *journal.Entry) (order string) {
 		// with it will show at the inbox.
 		if id, err := i.Source.Dedupe.ID.Eval(vars); err == nil {
 			entry.VendorID, _ = token(id)
+			if len(entry.VendorID) > maxVendorID {
+				sum := sha256.Sum256([]byte(entry.VendorID))
+				entry.VendorID = "sha256:" + hex.EncodeToString(sum[:])
+			}
 		}
 	}
 	entry.Identify(connectors.Volatile(i.Source, i.Connector, entry))
@@ -233,6 +276,8 @@ func (d *Door) receivedAt() envelope.Instant {
 // StreamRecord is one record of a Kafka topic that a source follows. Header
 // names are in lower case.
 type StreamRecord struct {
+	// Origin says where the record stands, for people: "crm.customers/0 offset 17".
+	Origin     func() string
 	Key, Value []byte
 	Tombstone  bool
 	Headers    map[string]string
@@ -249,9 +294,8 @@ func (d *Door) Records(ctx context.Context, i *Intake, rs []StreamRecord) error 
 	var wg sync.WaitGroup
 	var first atomic.Pointer[error]
 	for _, r := range rs {
-		cause := envelope.Cause{Correlation: r.Headers[envelope.HeaderCorrelation], Traceparent: strings.ToLower(r.Headers[envelope.HeaderTraceparent])}
 		wg.Add(1)
-		err := d.TakeAsync(ctx, i, envelope.DefaultTenant, stream.Entry(r.Key, r.Value, r.Tombstone, r.Headers), cause, func(_ journal.ID, err error) {
+		err := d.takeAny(ctx, i, envelope.DefaultTenant, func() string { return "record " + r.Origin() }, stream.Entry(r.Key, r.Value, r.Tombstone, r.Headers), causeOf(r.Headers), func(_ journal.ID, err error) {
 			if err != nil {
 				first.CompareAndSwap(nil, &err)
 			}
@@ -278,4 +322,18 @@ type Stream interface {
 // String names an intake in messages.
 func (i *Intake) String() string {
 	return fmt.Sprintf("source %s of domain %s", i.Source.Name, i.Domain.Name)
+}
+
+// causeOf reads what the headers of a record say of its cause, which anyone may
+// have written: what has not the form of a correlation id or a trace context is
+// left out.
+func causeOf(headers map[string]string) envelope.Cause {
+	var c envelope.Cause
+	if id := headers[envelope.HeaderCorrelation]; len(id) <= 128 && !strings.ContainsFunc(id, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		c.Correlation = id
+	}
+	if t, err := envelope.ParseTraceparent(strings.ToLower(headers[envelope.HeaderTraceparent])); err == nil {
+		c.Traceparent = t.String()
+	}
+	return c
 }

@@ -179,11 +179,9 @@ func (t *taking) take(ctx context.Context, row, rows int64, e *journal.Entry) er
 	if err := t.failed.Load(); err != nil {
 		return *err
 	}
-	if e.Quarantine != "" {
-		t.report.Quarantined++
-	}
 	t.wg.Add(1)
-	err := t.door.TakeAsync(ctx, t.intake, t.tenant, e, t.file.Cause, func(id journal.ID, err error) {
+	origin := func() string { return fmt.Sprintf("row %d of file %s", row, t.file.Name) }
+	err := t.door.takeAny(ctx, t.intake, t.tenant, origin, e, t.file.Cause, func(id journal.ID, err error) {
 		defer t.wg.Done()
 		if err != nil {
 			t.failed.CompareAndSwap(nil, &err)
@@ -202,6 +200,9 @@ func (t *taking) take(ctx context.Context, row, rows int64, e *journal.Entry) er
 	if err != nil {
 		t.wg.Done()
 		return err
+	}
+	if e.Quarantine != "" {
+		t.report.Quarantined++
 	}
 	if row%progressRows == 0 {
 		t.tell()
