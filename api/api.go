@@ -192,7 +192,8 @@ type Stats struct {
 	Sources map[string]SourceStats `json:"sources"` // by "<domain>.<source>"
 }
 
-// TopicStats counts the records that were ever written to a topic.
+// TopicStats counts the records that this process wrote to a topic since it
+// started.
 type TopicStats struct {
 	Records int64 `json:"records"`
 }

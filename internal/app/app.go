@@ -10,9 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
@@ -20,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -108,7 +111,6 @@ type App struct {
 	handler  *swapHandler
 	starting *starting
 	changes  *api.Feed
-	counts   *counts
 	door     *door.Door
 	reads    map[string]api.Domain
 	// drained is closed when no request is under way any more.
@@ -128,7 +130,7 @@ func Prepare(o Options) (*App, error) {
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
-	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), counts: newCounts(), reads: map[string]api.Domain{}, drained: make(chan struct{})}
+	a := &App{opts: o, starting: newStarting(), changes: api.NewFeed(200), reads: map[string]api.Domain{}, drained: make(chan struct{})}
 	var err error
 	if a.intakes, err = openSources(o.Domains, o.Secrets); err != nil {
 		return nil, err
@@ -145,6 +147,11 @@ func Prepare(o Options) (*App, error) {
 		return nil, err
 	}
 	cfg := o.Engine
+	if cfg.Instance == "" {
+		if cfg.Instance, err = instance(o.Dir); err != nil {
+			return nil, err
+		}
+	}
 	cfg.Brokers, cfg.Dir, cfg.Logger, cfg.Metrics = o.Brokers, filepath.Join(o.Dir, "state"), o.Log, o.Metrics
 	cfg.ClientOptions = append(slices.Clone(cfg.ClientOptions), o.Clients...)
 	if a.engine, err = engine.New(cfg); err != nil {
@@ -153,6 +160,28 @@ func Prepare(o Options) (*App, error) {
 	a.handler = &swapHandler{}
 	a.handler.set(a.starting)
 	return a, nil
+}
+
+// instance gives the name of the process that owns a data directory: it must
+// be the same after a restart, and another one in every other directory, also
+// on the same host.
+func instance(dir string) (string, error) {
+	path := filepath.Join(dir, "instance")
+	b, err := os.ReadFile(path)
+	if name := strings.TrimSpace(string(b)); err == nil && name != "" {
+		return name, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	name := uuid.NewString()
+	if err := os.WriteFile(path, []byte(name+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return name, nil
 }
 
 // openSources opens the connector of every source.

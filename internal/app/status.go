@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/touchstone-platform/touchstone/api"
-	"github.com/touchstone-platform/touchstone/codecs"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/internal/engine"
@@ -18,16 +17,15 @@ func (a *App) missing() []string { return lines(a.engine.Ready()) }
 // stats gives the counters of the moment.
 func (a *App) stats() api.Stats {
 	s := api.Stats{Topics: map[string]api.TopicStats{}, Groups: map[string]api.GroupStats{}, Views: map[string]api.ViewStats{}, Sources: map[string]api.SourceStats{}}
-	for topic, n := range a.counts.records(a) {
-		s.Topics[topic] = api.TopicStats{Records: n}
-	}
 	status := a.engine.Status()
 	for _, g := range status.Groups {
 		x := api.GroupStats{In: g.Records, DeadLetters: g.DeadLetters, Running: g.Recovered}
+		for topic, n := range g.Emitted {
+			x.Out += n
+			s.Topics[topic] = api.TopicStats{Records: s.Topics[topic].Records + n}
+		}
 		for _, p := range g.Partitions {
-			// A group that has committed nothing since its assignment, and an
-			// idle one that stands before markers only, are not behind.
-			if p.Position >= 0 {
+			if p.Position >= 0 { // else nothing was committed since the assignment
 				x.Lag += max(p.Lag, 0)
 			}
 		}
@@ -39,6 +37,8 @@ func (a *App) stats() api.Stats {
 	for _, i := range a.intakes {
 		accepted, refused := i.Counts()
 		s.Sources[i.Domain.Name+"."+i.Source.Name] = api.SourceStats{Accepted: accepted, Refused: refused}
+		journal := topology.Journal(i.Domain.Name)
+		s.Topics[journal] = api.TopicStats{Records: s.Topics[journal].Records + accepted}
 	}
 	return s
 }
@@ -82,39 +82,3 @@ func (a *App) watchChanges(ctx context.Context, d *definition.Domain) {
 		}
 	}
 }
-
-// counts remembers how many records topics hold, so that a page that is looked
-// at by many does not ask the cluster each time.
-type counts struct {
-	gate chan struct{}
-	at   time.Time
-	n    map[string]int64
-}
-
-func newCounts() *counts { return &counts{gate: make(chan struct{}, 1)} }
-
-// records counts the records written to each topic; for topics that are
-// written in transactions the count includes the markers.
-func (c *counts) records(a *App) map[string]int64 {
-	c.gate <- struct{}{}
-	defer func() { <-c.gate }()
-	if time.Since(c.at) < time.Second && c.n != nil {
-		return c.n
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	n := map[string]int64{}
-	for _, t := range a.topology.Topics {
-		ends, err := a.engine.EndOffsets(ctx, t.Name)
-		if err != nil {
-			continue
-		}
-		for _, o := range ends {
-			n[t.Name] += o
-		}
-	}
-	c.n, c.at = n, time.Now()
-	return n
-}
-
-var _ engine.Codec = codecs.Codec(nil)

@@ -77,12 +77,14 @@ func (p *processor) committed(records int, ends map[topicPartition]int64, took t
 	m.batch.Observe(float64(records))
 	m.commits.Inc()
 	m.commit.Observe(took.Seconds())
+	emitted := map[string]int64{}
 	for topic, o := range p.outputs {
 		if n := o.count.Load(); n > 0 {
 			m.out.WithLabelValues(topic).Add(float64(n))
+			emitted[topic] = n
 		}
 	}
-	p.status.committed(records, ends)
+	p.status.committed(records, ends, emitted)
 }
 
 func (p *processor) aborted(cause error) {

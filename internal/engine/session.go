@@ -346,6 +346,9 @@ func (s *session) work(ctx context.Context, g *generation) error {
 		if err := s.commit(g); err != nil {
 			return err
 		}
+		if dry && !s.tx.open {
+			s.p.status.dry()
+		}
 	}
 	return nil
 }

@@ -23,6 +23,8 @@ type GroupStatus struct {
 	Partitions []PartitionStatus
 	// Totals since the process started.
 	Records, Commits, Aborts, Resolved, DeadLetters, Restarts int64
+	// Emitted records by topic, since the process started.
+	Emitted map[string]int64
 	// LastError is the last thing that ended a session or kept the processor
 	// from its group; "" if nothing did.
 	LastError string
@@ -37,8 +39,8 @@ type PartitionStatus struct {
 	Position int64
 	// End is the high watermark as of the last fetch; -1 if none brought any.
 	End int64
-	// Lag is End minus Position. In a topic that is written in transactions
-	// an idle processor shows the markers behind its last record.
+	// Lag is End minus Position, and zero once the input has run dry: what may
+	// then lie behind the last record are transaction markers.
 	Lag int64
 }
 
@@ -72,7 +74,7 @@ type groupStatus struct {
 }
 
 func (g *groupStatus) init(group string, table bool) {
-	g.s = GroupStatus{Group: group, State: "starting"}
+	g.s = GroupStatus{Group: group, State: "starting", Emitted: map[string]int64{}}
 	g.table = table
 	g.parts = map[topicPartition]*PartitionStatus{}
 }
@@ -116,13 +118,27 @@ func (g *groupStatus) fetched(fs kgo.Fetches) {
 	})
 }
 
-func (g *groupStatus) committed(records int, ends map[topicPartition]int64) {
+func (g *groupStatus) committed(records int, ends map[topicPartition]int64, emitted map[string]int64) {
 	g.with(func(s *GroupStatus) {
+		for topic, n := range emitted {
+			s.Emitted[topic] += n
+		}
 		s.Commits++
 		s.Records += int64(records)
 		for tp, end := range ends {
 			if ps := g.parts[tp]; ps != nil {
 				ps.Position = end
+			}
+		}
+	})
+}
+
+// dry: everything that was there is processed.
+func (g *groupStatus) dry() {
+	g.with(func(*GroupStatus) {
+		for _, p := range g.parts {
+			if p.Position >= 0 {
+				p.End = p.Position
 			}
 		}
 	})
@@ -151,6 +167,7 @@ func (g *groupStatus) snapshot() GroupStatus {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.s
+	s.Emitted = maps.Clone(g.s.Emitted)
 	s.Partitions = make([]PartitionStatus, 0, len(g.parts))
 	for _, p := range slices.SortedFunc(maps.Values(g.parts), func(a, b *PartitionStatus) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
