@@ -6,6 +6,7 @@ package inbox
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/touchstone-platform/touchstone/connectors"
@@ -112,7 +113,7 @@ func (s *Station) Failed(in processors.Record, err error) []processors.Emit {
 		entry = &journal.Entry{Tenant: envelope.DefaultTenant}
 	}
 	o := s.outcome(entry, in, s.id(in))
-	o.Disposition, o.Reason, o.Detail = journal.DeadLetter, string(failure.KindOf(err)), err.Error()
+	processors.Failed(o, err)
 	return []processors.Emit{s.emit(o)}
 }
 
@@ -158,8 +159,11 @@ func instant(v any) (envelope.Instant, error) {
 	case int64:
 		return epoch(t), nil
 	case uint64:
-		return epoch(int64(t)), nil
+		return epoch(int64(min(t, math.MaxInt64))), nil
 	case float64:
+		if math.Abs(t) < 1e11 { // seconds with a fraction
+			return envelope.Instant(math.Round(t * 1e6)), nil
+		}
 		return epoch(int64(t)), nil
 	case string:
 		p, err := time.Parse(time.RFC3339Nano, t)
@@ -175,7 +179,7 @@ func instant(v any) (envelope.Instant, error) {
 // below 10^11 (until the year 5138), milliseconds below 10^14, microseconds
 // below 10^17, nanoseconds above.
 func epoch(n int64) envelope.Instant {
-	abs := max(n, -n)
+	abs := max(n, -max(n, -math.MaxInt64))
 	switch {
 	case abs < 1e11:
 		return envelope.Instant(n * 1e6)

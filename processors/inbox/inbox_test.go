@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -240,5 +241,51 @@ func TestFailures(t *testing.T) {
 	}
 	if out := station().Failed(processors.Record{Partition: 1, Offset: 2}, errors.New("x")); out[0].Value.(*journal.Outcome).Journal != "test:1:2" {
 		t.Errorf("outcome of undecodable bytes %+v", out)
+	}
+}
+
+// Oracle: the outcome of a failure can be told however much of what the sender
+// wrote its message quotes.
+func TestOutcomesOfFailuresAreBounded(t *testing.T) {
+	s := station()
+	rec := record(1, `{"isCustomer":true,"id":7,"at":"`+strings.Repeat("ü", 500_000)+`"}`, "")
+	_, err := s.Step(nil, rec)
+	if failure.KindOf(err) != failure.Validation {
+		t.Fatalf("%v, expected a failure of kind Validation", failure.KindOf(err))
+	}
+	o := s.Failed(rec, err)[0].Value.(*journal.Outcome)
+	if len(o.Detail) > processors.MaxDetail || !utf8.ValidString(o.Detail) || !strings.Contains(o.Detail, "crm/0 occurredAt") {
+		t.Errorf("%d bytes: %.100s", len(o.Detail), o.Detail)
+	}
+}
+
+// Oracle: one delivery cannot make any number of records.
+func TestSignalsOfOneDeliveryAreBounded(t *testing.T) {
+	contacts := func(n int) string {
+		return `{"isCustomer":false,"contacts":[` + strings.TrimSuffix(strings.Repeat(`{"id":"1","phone":"2"},`, n), ",") + `]}`
+	}
+	if effects, err := station().Step(nil, record(1, contacts(inbox.MaxSignals), "")); err != nil || len(effects.Emit) != inbox.MaxSignals+1 {
+		t.Fatalf("%d records, %v", len(effects.Emit), err)
+	}
+	_, err := station().Step(nil, record(2, contacts(inbox.MaxSignals+1), ""))
+	if failure.KindOf(err) != failure.Validation || !strings.Contains(err.Error(), "crm/1") {
+		t.Fatalf("%v, expected a failure of kind Validation that names the rule", err)
+	}
+}
+
+// Oracle: a number since 1970 keeps its fraction, and no size of it is read as
+// another time.
+func TestOccurredAtOfNumbers(t *testing.T) {
+	for in, want := range map[string]envelope.Instant{
+		"1700000000": 1700000000_000000, "1700000000.25": 1700000000_250000, "1700000000123": 1700000000_123000,
+		"1700000000123456": 1700000000_123456, "1700000000123456789": 1700000000_123456, "-9223372036854775808": -9223372036854775,
+	} {
+		effects, err := station().Step(nil, record(1, `{"isCustomer":true,"id":7,"gone":false,"at":`+in+`}`, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := effects.Emit[0].Value.(*signal.Signal).OccurredAt; got != want {
+			t.Errorf("%s: %d, expected %d", in, got, want)
+		}
 	}
 }

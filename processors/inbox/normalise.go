@@ -13,6 +13,10 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/signal"
 )
 
+// MaxSignals bounds what one delivery may say: its signals are written in one
+// transaction and held in memory until then.
+const MaxSignals = 10_000
+
 // normalise decodes an entry and applies the mapping rules of its source.
 func (s *Station) normalise(entry *journal.Entry, id string) ([]*signal.Signal, error) {
 	src, ok := s.domain.Source(entry.Source)
@@ -43,12 +47,15 @@ func (s *Station) normalise(entry *journal.Entry, id string) ([]*signal.Signal, 
 	return out, nil
 }
 
-// apply appends the signals that one rule makes of one record.
+// apply appends the signals that one rule makes of one record, up to MaxSignals.
 func (s *Station) apply(out []*signal.Signal, rule *definition.Rule, vars map[string]any, entry *journal.Entry, id string) ([]*signal.Signal, error) {
 	if rule.Each == nil {
 		sig, err := s.signal(rule, vars, entry, id)
 		if sig != nil {
 			out = append(out, sig)
+		}
+		if len(out) > MaxSignals {
+			return out, tooMany(rule)
 		}
 		return out, err
 	}
@@ -73,8 +80,15 @@ func (s *Station) apply(out []*signal.Signal, rule *definition.Rule, vars map[st
 		if sig != nil {
 			out = append(out, sig)
 		}
+		if len(out) > MaxSignals {
+			return out, tooMany(rule)
+		}
 	}
 	return out, nil
+}
+
+func tooMany(rule *definition.Rule) error {
+	return at(rule, "signals", fmt.Errorf("found more than %d in one delivery, expected at most so many", MaxSignals))
 }
 
 // signal applies a rule; nil if its condition does not hold.

@@ -104,6 +104,6 @@ func (s *Station) Failed(in processors.Record, err error) []processors.Emit {
 	}
 	o := processors.SignalOutcome(&fact.Signal)
 	o.Entity = fact.Entity
-	o.Disposition, o.Reason, o.Detail = journal.DeadLetter, string(failure.KindOf(err)), err.Error()
+	processors.Failed(o, err)
 	return []processors.Emit{{Stream: s.outcomes, Key: o.Key(), Value: o}}
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/identity"
-	"github.com/touchstone-platform/touchstone/domain/journal"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 	"github.com/touchstone-platform/touchstone/processors"
 	"github.com/touchstone-platform/touchstone/topology"
@@ -50,6 +49,6 @@ func (s *Station) Failed(in processors.Record, err error) []processors.Emit {
 		return nil
 	}
 	o := processors.SignalOutcome(sig)
-	o.Disposition, o.Reason, o.Detail = journal.DeadLetter, string(failure.KindOf(err)), err.Error()
+	processors.Failed(o, err)
 	return []processors.Emit{{Stream: s.outcomes, Key: o.Key(), Value: o}}
 }
