@@ -114,7 +114,7 @@ func (a *API) upload(w http.ResponseWriter, r *http.Request) error {
 		Domain: src.Domain, Source: src.Name, Tenant: tenant, ContentType: r.Header.Get("Content-Type"), Rows: -1,
 		Cause: envelope.Cause{Correlation: correlationOf(r.Header), Traceparent: traceparentOf(r.Context())},
 	}
-	q, err := query(r, "name", "rows", "sha256")
+	q, err := query(r, "name", "rows", "sha256", "sums")
 	if err != nil {
 		return err
 	}
@@ -129,6 +129,11 @@ func (a *API) upload(w http.ResponseWriter, r *http.Request) error {
 	if s, ok := q["sha256"]; ok {
 		if u.SHA256 = strings.ToLower(s); !sha256Hex.MatchString(u.SHA256) {
 			return badQuery("sha256", fmt.Sprintf("found %q, expected 64 hexadecimal digits", s))
+		}
+	}
+	if s, ok := q["sums"]; ok {
+		if err := json.Unmarshal([]byte(s), &u.Sums); err != nil {
+			return badQuery("sums", fmt.Sprintf("found %q, expected a JSON object of column to decimal string", s))
 		}
 	}
 	if u.Cause.Correlation == "" {

@@ -46,6 +46,7 @@ taken and the exit code is 5.`,
 	c.Flags().Int64Var(&u.Rows, "expect-rows", -1, "control total: number of rows; negative for none")
 	sum := c.Flags().String("sha256", "", "control total: SHA-256 of the file's content in `hex`adecimal; without a value, as it is computed here")
 	c.Flags().Lookup("sha256").NoOptDefVal = compute
+	c.Flags().StringToStringVar(&u.Sums, "expect-sum", nil, "control total: the exact sum of a `column=decimal` that the source sums; repeatable")
 	quiet := c.Flags().BoolP("quiet", "q", false, "no progress")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if u.Source == "" {

@@ -24,10 +24,11 @@ type Upload struct {
 	Body                         io.Reader
 	// Size of Body in bytes; negative if it is not known.
 	Size int64
-	// Rows and SHA256 are control totals that the server holds the file
-	// against; negative and empty if there are none.
+	// Rows, SHA256 and Sums (exact decimals by column) are control totals that
+	// the server holds the file against; negative and empty if there are none.
 	Rows   int64
 	SHA256 string
+	Sums   map[string]string
 	// Correlation id that all rows share; the server makes one if it is empty.
 	Correlation string
 }
@@ -80,6 +81,13 @@ func (c *Client) Upload(ctx context.Context, u Upload, progress func(Progress)) 
 	}
 	if u.SHA256 != "" {
 		q.Set("sha256", u.SHA256)
+	}
+	if len(u.Sums) > 0 {
+		sums, err := json.Marshal(u.Sums)
+		if err != nil {
+			return nil, err
+		}
+		q.Set("sums", string(sums))
 	}
 	r, err := c.request(ctx, http.MethodPost, []string{"v1", "ingress", u.Source, "files"}, q, io.NopCloser(u.Body))
 	if err != nil {
