@@ -3,6 +3,7 @@ package authority
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -15,7 +16,8 @@ type Explanation struct {
 	Value canonical.Value `json:"value"`
 	// Rule is the policy in words: "priority: crm, then billing".
 	Rule string `json:"rule"`
-	// Claims of every source record, the winner first, then by authority.
+	// Claims of every source record, the winner first, then by authority. Of
+	// the lifecycle field the moves that are kept, then the newest first.
 	Claims []ExplainedClaim `json:"claims"`
 	// Rejections of lifecycle moves, for the lifecycle field.
 	Rejections []canonical.Rejection `json:"rejections,omitempty"`
@@ -49,13 +51,14 @@ func Explain(r *definition.Resource, e *canonical.Entity, name string) (Explanat
 		policy = definition.Priority
 	}
 	isState := r.Lifecycle != nil && r.Lifecycle.Field == name
-	x := Explanation{Field: name, Rule: rule(r, policy, authority, group, isState, f)}
+	x := Explanation{Field: name, Rule: rule(r, policy, authority, group, maxAge, isState, f)}
 	win := int32(-1)
 	if field, ok := e.Field(name); ok {
 		x.Value, win, x.Confidence = field.Value, field.Winner, field.Confidence
 	}
 	if isState {
-		x.Rejections = e.Rejections
+		x.Claims, x.Rejections = moves(f, e), e.Rejections
+		return x, true
 	}
 	type ranked struct {
 		ExplainedClaim
@@ -81,7 +84,7 @@ func Explain(r *definition.Resource, e *canonical.Entity, name string) (Explanat
 		case !young(s, maxAge, e.SeenAt):
 			why = tooOld
 		}
-		ec.Reason = reason(x, policy, ec, why, isState, win, e, group)
+		ec.Reason = reason(x, policy, ec, why, win, e, group)
 		all = append(all, ranked{ec, rank, claim{int32(i), rank, v, s}})
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int {
@@ -99,6 +102,42 @@ func Explain(r *definition.Resource, e *canonical.Entity, name string) (Explanat
 	return x, true
 }
 
+// moves explains the lifecycle field: not what its sources claim last counts,
+// but what each of their moves did in its turn.
+func moves(f *definition.Field, e *canonical.Entity) []ExplainedClaim {
+	rejected := make(map[string]canonical.Rejection, len(e.Rejections))
+	for _, x := range e.Rejections {
+		rejected[x.Signal] = x
+	}
+	out := make([]ExplainedClaim, 0, len(e.Moves))
+	won := false
+	for i := len(e.Moves) - 1; i >= 0; i-- {
+		m := &e.Moves[i]
+		c := ExplainedClaim{
+			Source: m.Source, Value: canonical.String(m.To),
+			OccurredAt: m.Stamp.OccurredAt, ReceivedAt: m.Stamp.ReceivedAt, Signal: m.Stamp.Signal,
+		}
+		if j := contributor(e, m); j >= 0 {
+			c.SourceKey = e.Contributions[j].SourceKey
+		}
+		x, illegal := rejected[m.Stamp.Signal]
+		switch {
+		case f.Rank(m.Source) < 0:
+			c.Reason = string(notAuthority)
+		case illegal:
+			c.Reason = fmt.Sprintf("a move from %q to %q is not allowed", x.From, x.To)
+		case !won:
+			c.Won, c.Reason, won = true, "its move was the last legal one", true
+			out = slices.Insert(out, 0, c)
+			continue
+		default:
+			c.Reason = "its move was followed by a later one"
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
 func groupOf(r *definition.Resource, f *definition.Field) *definition.Group {
 	for _, g := range r.Groups {
 		if g.Name == f.Group && f.Group != "" {
@@ -108,7 +147,7 @@ func groupOf(r *definition.Resource, f *definition.Field) *definition.Group {
 	return nil
 }
 
-func rule(r *definition.Resource, p definition.Policy, authority []string, group string, isState bool, f *definition.Field) string {
+func rule(r *definition.Resource, p definition.Policy, authority []string, group string, maxAge time.Duration, isState bool, f *definition.Field) string {
 	s := string(p) + ": "
 	for i, a := range authority {
 		if i > 0 {
@@ -128,17 +167,15 @@ func rule(r *definition.Resource, p definition.Policy, authority []string, group
 	if group != "" {
 		s += " (wins as a unit with the group " + group + ")"
 	}
-	if f.MaxAge > 0 {
-		s += fmt.Sprintf(", at most %s old", f.MaxAge)
+	if maxAge > 0 {
+		s += fmt.Sprintf(", at most %s old", maxAge)
 	}
 	return s
 }
 
-func reason(x Explanation, p definition.Policy, c ExplainedClaim, why verdict, isState bool, win int32, e *canonical.Entity, group string) string {
+func reason(x Explanation, p definition.Policy, c ExplainedClaim, why verdict, win int32, e *canonical.Entity, group string) string {
 	if c.Won {
 		switch {
-		case isState:
-			return "its move was the last legal one"
 		case group != "":
 			return "its record leads the group " + group
 		case p == definition.Priority:
@@ -150,9 +187,6 @@ func reason(x Explanation, p definition.Policy, c ExplainedClaim, why verdict, i
 	}
 	if why != counts {
 		return string(why)
-	}
-	if isState {
-		return "its move was followed by a later one, or was rejected"
 	}
 	if c.Value == x.Value {
 		return "agrees with the winner"

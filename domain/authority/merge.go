@@ -126,27 +126,30 @@ func contribution(e *canonical.Entity, source, key string) *canonical.Contributi
 
 // joinRegisters lets each claim win over an older one for the same field. The
 // stamps that no register refers to any more are dropped, all but the newest:
-// what remains depends on the set of signals only, not on their order.
+// what remains depends on the set of signals only, not on their order. A signal
+// that is read again under another mapping says what it says now: so a replay
+// fills in a field that the definition gained.
 func joinRegisters(c *canonical.Contribution, claims []canonical.Named, stamp canonical.Stamp) bool {
 	at, known := slices.BinarySearchFunc(c.Stamps, stamp, canonical.Stamp.Compare)
-	newest := at == len(c.Stamps) && !known
-	wins := newest
-	if !newest && !known {
-		for i := range claims {
-			j, found := searchRegister(c.Registers, claims[i].Name)
-			if !found || c.Stamps[c.Registers[j].Stamp].Compare(stamp) < 0 {
-				wins = true
-				break
-			}
+	wins := at == len(c.Stamps) // the newest
+	for i := 0; i < len(claims) && !wins; i++ {
+		j, found := searchRegister(c.Registers, claims[i].Name)
+		if !found {
+			wins = true
+			break
 		}
+		d := c.Stamps[c.Registers[j].Stamp].Compare(stamp)
+		wins = d < 0 || d == 0 && c.Registers[j].Value != claims[i].Value
 	}
 	if !wins {
 		return false
 	}
-	c.Stamps = slices.Insert(c.Stamps, at, stamp)
-	for i := range c.Registers {
-		if c.Registers[i].Stamp >= int32(at) {
-			c.Registers[i].Stamp++
+	if !known {
+		c.Stamps = slices.Insert(c.Stamps, at, stamp)
+		for i := range c.Registers {
+			if c.Registers[i].Stamp >= int32(at) {
+				c.Registers[i].Stamp++
+			}
 		}
 	}
 	for _, claim := range claims {
@@ -154,7 +157,7 @@ func joinRegisters(c *canonical.Contribution, claims []canonical.Named, stamp ca
 		switch {
 		case !found:
 			c.Registers = slices.Insert(c.Registers, i, canonical.Register{Name: claim.Name, Value: claim.Value, Stamp: int32(at)})
-		case c.Registers[i].Stamp < int32(at):
+		case c.Registers[i].Stamp <= int32(at):
 			c.Registers[i].Value, c.Registers[i].Stamp = claim.Value, int32(at)
 		}
 	}
@@ -205,7 +208,7 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 			break
 		}
 	}
-	fold(r, e)
+	moved := fold(r, e)
 	if !e.Exists {
 		e.Fields, e.State, e.StateSince = nil, "", 0
 		return nil
@@ -218,7 +221,7 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 		var w winner
 		switch {
 		case r.Lifecycle != nil && f.Name == r.Lifecycle.Field:
-			w = stateWinner(e)
+			w = stateWinner(e, moved)
 		case f.Group != "":
 			w = leaders.value(r, e, f)
 		default:

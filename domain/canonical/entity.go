@@ -190,7 +190,17 @@ func (e *Entity) Provenance(name string) (Provenance, bool) {
 		return Provenance{}, false
 	}
 	c := &e.Contributions[f.Winner]
-	_, s, _ := c.Claim(name)
+	v, s, _ := c.Claim(name)
+	if v != f.Value && e.State != "" && f.Value == String(e.State) {
+		// The lifecycle field: the source has claimed another state since, and
+		// that move was not allowed. The state rests on an earlier one.
+		for i := len(e.Moves) - 1; i >= 0; i-- {
+			if m := &e.Moves[i]; m.Source == c.Source && m.To == e.State {
+				s = m.Stamp
+				break
+			}
+		}
+	}
 	return Provenance{
 		Source: c.Source, SourceKey: c.SourceKey, OccurredAt: s.OccurredAt, ReceivedAt: s.ReceivedAt,
 		Signal: s.Signal, Since: f.Since, Confidence: f.Confidence,
