@@ -378,7 +378,7 @@ func New(c Config) (*API, error) {
 		}
 	}
 	var err error
-	if a.pages, err = newConsole(); err != nil {
+	if a.pages, err = newConsole(c.Sources); err != nil {
 		return nil, fmt.Errorf("api: console: %w", err)
 	}
 	a.routes = a.table()

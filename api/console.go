@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"hash/fnv"
 	"html/template"
 	"net/http"
 	"path"
@@ -33,7 +32,7 @@ var consoleFiles embed.FS
 // style but our own files.
 type console struct{ pages *template.Template }
 
-func newConsole() (*console, error) {
+func newConsole(sources []Source) (*console, error) {
 	t, err := template.New("console").Funcs(template.FuncMap{
 		"shown":  shown,
 		"short":  func(v canonical.Value) string { return shorten(shown(v), 60) },
@@ -41,7 +40,7 @@ func newConsole() (*console, error) {
 		"day":    func(i envelope.Instant) string { return i.Time().Format("2006-01-02 15:04:05") },
 		"iso":    envelope.Instant.String,
 		"count":  count,
-		"colour": colour,
+		"colour": paletteOf(sources).class,
 	}).ParseFS(consoleFiles, "console/*.html")
 	if err != nil {
 		return nil, err
@@ -386,11 +385,29 @@ func count(n int64) string {
 	return string(out)
 }
 
-// colour picks one of the eight badge classes of the style sheet by a source's name.
-func colour(source string) string {
-	h := fnv.New32a()
-	h.Write([]byte(source))
-	return "c" + strconv.Itoa(int(h.Sum32()%8))
+// palette numbers the sources by their names, so that two of them share one of
+// the style sheet's eight badge classes only where there are more than eight.
+type palette map[string]int
+
+func paletteOf(sources []Source) palette {
+	var names []string
+	for _, s := range sources {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	p := palette{}
+	for i, name := range slices.Compact(names) {
+		p[name] = i
+	}
+	return p
+}
+
+// class of a source's badge; a source that is no longer declared has none.
+func (p palette) class(source string) string {
+	if i, ok := p[source]; ok {
+		return "c" + strconv.Itoa(i%8)
+	}
+	return ""
 }
 
 // The console asks for new counters this often; kept here beside the markup
