@@ -75,3 +75,31 @@ func FuzzIdentify(f *testing.F) {
 		}
 	})
 }
+
+// Oracle: bodies that differ in any digit are not copies; other spellings of
+// the same number are.
+func TestEveryDigitCounts(t *testing.T) {
+	hash := func(body string) string {
+		e := journal.Entry{Body: []byte(body)}
+		e.Identify([]string{"/sentAt"})
+		return e.BodyHash
+	}
+	for _, pair := range [][2]string{
+		{`{"amount":12345678901234567.89}`, `{"amount":12345678901234567.91}`},
+		{`{"n":0.12345678901234567891}`, `{"n":0.12345678901234567892}`},
+		{`{"n":9007199254740993}`, `{"n":9007199254740992}`},
+		{`{"n":1e400}`, `{"n":2e400}`},
+	} {
+		if hash(pair[0]) == hash(pair[1]) {
+			t.Errorf("%s and %s are taken for copies", pair[0], pair[1])
+		}
+	}
+	for _, pair := range [][2]string{
+		{`{"n":1.50}`, `{"n":15e-1}`}, {`{"n":1.0}`, `{"n":1}`}, {`{"n":-0.0}`, `{"n":0}`}, {`{"n":100.0}`, `{"n":1E2}`},
+		{`{"n":0.1,"sentAt":1}`, `{"sentAt":2,"n":0.10}`},
+	} {
+		if hash(pair[0]) != hash(pair[1]) {
+			t.Errorf("%s and %s are not taken for copies", pair[0], pair[1])
+		}
+	}
+}
