@@ -71,11 +71,16 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		return err
 	}
 	defer ln.Close() // Run closes it too; this is for what fails before
+	secrets := devSecrets(o.Options.Secrets)
+	external, err := followed(o.Domains, secrets)
+	if err != nil {
+		return err
+	}
 	var b *broker.Broker
 	pprof.Do(ctx, pprof.Labels("part", "broker"), func(context.Context) {
 		b, err = broker.Start(broker.Config{
 			Dir: filepath.Join(o.Dir, "broker"), Listen: o.KafkaListen, Logger: o.Log,
-			Derived: derivedTopic(), DerivedGroup: derivedGroup(),
+			Derived: derivedTopic(external), DerivedGroup: derivedGroup(),
 			Discard: []string{filepath.Join(o.Dir, "state")}, AutoCreate: true, Partitions: max(o.Topology.Partitions, 1),
 		})
 	})
@@ -92,7 +97,6 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
 
-	secrets := devSecrets(o.Options.Secrets)
 	opts := o.Options
 	opts.Dir, opts.Listener, opts.Secrets = o.Dir, ln, secrets
 	opts.Brokers, opts.Registry = []string{b.Addr()}, codecs.RegistryOptions{URL: reg.URL()}
@@ -163,8 +167,9 @@ func listenAPI(address string) (net.Listener, error) {
 
 // derivedTopic tells the topics that stations derive from the journals. They are
 // told by name and not by the loaded definitions, so that the topics of a
-// domain that is not loaded this time are treated alike.
-func derivedTopic() func(string) bool {
+// domain that is not loaded this time are treated alike; those that sources
+// follow are others' whatever they are called ("crm.changes").
+func derivedTopic(external map[string]bool) func(string) bool {
 	derived := map[string]bool{}
 	const probe = "x"
 	t, err := topology.Build([]*definition.Domain{{Name: probe}}, topology.Options{Partitions: 1}, nil)
@@ -178,8 +183,25 @@ func derivedTopic() func(string) bool {
 	}
 	return func(topic string) bool {
 		i := strings.IndexByte(topic, '.')
-		return i > 0 && derived[topic[i:]]
+		return i > 0 && derived[topic[i:]] && !external[topic]
 	}
+}
+
+// followed gives the topics that back ends write and sources follow.
+func followed(domains []*definition.Domain, secrets connectors.Secrets) (map[string]bool, error) {
+	intakes, err := openSources(domains, secrets)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, i := range intakes {
+		if f, ok := i.Connector.(follower); ok {
+			for _, t := range f.Topics() {
+				out[t] = true
+			}
+		}
+	}
+	return out, nil
 }
 
 // derivedGroup tells the stations' groups by their names.
