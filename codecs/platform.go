@@ -29,11 +29,12 @@ const (
 	Fact         Record = "Fact"         // *signal.Fact
 	Entity       Record = "Entity"       // *canonical.Entity
 	Change       Record = "Change"       // *event.Change
+	Published    Record = "Published"    // *event.Published
 )
 
 // Records lists the platform records in the order of the flow.
 func Records() []Record {
-	return []Record{JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change}
+	return []Record{JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published}
 }
 
 // Codec encodes and decodes the values of one topic. It has the methods of
@@ -122,6 +123,8 @@ func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (stri
 		return newStructCodec[canonical.Entity](rec, text, id, lookup)
 	case Change:
 		return newStructCodec[event.Change](rec, text, id, lookup)
+	case Published:
+		return newStructCodec[event.Published](rec, text, id, lookup)
 	}
 	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
 }

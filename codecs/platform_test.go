@@ -27,6 +27,7 @@ import (
 var goTypes = map[Record]reflect.Type{
 	JournalEntry: reflect.TypeFor[journal.Entry](),
 	Seen:         reflect.TypeFor[journal.Seen](),
+	Published:    reflect.TypeFor[event.Published](),
 	Outcome:      reflect.TypeFor[journal.Outcome](),
 	Signal:       reflect.TypeFor[signal.Signal](),
 	Fact:         reflect.TypeFor[signal.Fact](),
@@ -217,12 +218,13 @@ func samples() map[Record]any {
 			Key: []byte(`{"id":1}`), Body: []byte("{\"a\":1}\x00\xff"), Signature: journal.Signature{Scheme: "hmac", Verified: true, Secret: "current"},
 			VendorID: "evt_1", DedupeKey: "crm/evt_1", BodyHash: "abc", Cause: envelope.Cause{Correlation: "c"},
 		},
-		Seen:    &journal.Seen{At: at, Offset: math.MaxInt64, BodyHash: "abc", Duplicates: 2, Conflicts: 1, Last: 99},
-		Outcome: &journal.Outcome{Journal: "d:0:1", Index: -1, Signals: 2, Disposition: journal.Changed, Source: "crm", Tenant: "default", Events: []string{"A", "B"}, At: at},
-		Signal:  sampleSignal(),
-		Fact:    &signal.Fact{Entity: "1001", Signal: *sampleSignal()},
-		Entity:  sampleEntity(),
-		Change:  sampleChange(),
+		Published: &event.Published{Version: 7},
+		Seen:      &journal.Seen{At: at, Offset: math.MaxInt64, BodyHash: "abc", Duplicates: 2, Conflicts: 1, Last: 99},
+		Outcome:   &journal.Outcome{Journal: "d:0:1", Index: -1, Signals: 2, Disposition: journal.Changed, Source: "crm", Tenant: "default", Events: []string{"A", "B"}, At: at},
+		Signal:    sampleSignal(),
+		Fact:      &signal.Fact{Entity: "1001", Signal: *sampleSignal()},
+		Entity:    sampleEntity(),
+		Change:    sampleChange(),
 	}
 }
 

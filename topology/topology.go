@@ -38,6 +38,7 @@ const (
 	Fact         Record = "Fact"
 	Entity       Record = "Entity"
 	Change       Record = "Change"
+	Published    Record = "Published"
 	Outcome      Record = "Outcome"
 	PublicEvent  Record = "PublicEvent"
 	Foreign      Record = "Foreign"
@@ -225,11 +226,13 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	changes.Retention = month
 	events := topic(Events(n), Stream, PublicEvent, "tenant/resource/entity id", "public domain events, Avro with CloudEvents headers")
 	events.Retention, events.Public = month, true
+	published := topic(TableName(n, Publish), Table, Published, "tenant/resource/entity id", "up to which version the events of an entity are published")
+	published.Compact = true
 	outcomes := topic(Outcomes(n), Table, Outcome, "journal id, and #index for one of several signals", "what became of each delivery")
 	outcomes.Compact, outcomes.Retention = true, o.OutcomeRetention
 	dead := topic(DeadLetters(n), Stream, Foreign, "the failed record's", "records that a station could not handle, with the reason in headers")
 	dead.Retention = month
-	t.Topics = append(t.Topics, journal, seen, signals, facts, entities, changes, events, outcomes, dead)
+	t.Topics = append(t.Topics, journal, seen, signals, facts, entities, changes, events, published, outcomes, dead)
 
 	group := func(station string, inputs []string, table string, outputs []string, doc string) {
 		t.Groups = append(t.Groups, Group{Name: GroupName(n, station), Domain: n, Station: station, Inputs: inputs, Table: table, Outputs: outputs, DeadLetters: dead.Name, Doc: doc})
@@ -237,7 +240,7 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	group(Inbox, []string{journal.Name}, seen.Name, []string{signals.Name, outcomes.Name}, "drops duplicates, normalises deliveries into signals")
 	group(Resolve, []string{signals.Name}, "", []string{facts.Name, outcomes.Name}, "finds the entity a signal speaks of")
 	group(Merge, []string{facts.Name}, entities.Name, []string{changes.Name, outcomes.Name}, "decides field by field whose word counts; the only writer of canonical state")
-	group(Publish, []string{changes.Name}, "", []string{events.Name}, "publishes the domain events of each change")
+	group(Publish, []string{changes.Name}, published.Name, []string{events.Name}, "publishes the domain events of each change, once")
 
 	t.Views = append(t.Views,
 		View{Name: n + ".entities", Domain: n, Topic: entities.Name, Doc: "canonical entities by id, and by the declared filter fields"},

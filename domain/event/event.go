@@ -66,3 +66,10 @@ type Change struct {
 func (c *Change) Key() string {
 	return canonical.EntityKey{Tenant: c.Tenant, Resource: c.Resource, ID: c.ID}.String()
 }
+
+// Published is what the publish station remembers of an entity, so that
+// reading its changes again publishes nothing again.
+type Published struct {
+	// Version is the highest one whose events were published.
+	Version int64 `avro:"version"`
+}

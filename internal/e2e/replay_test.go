@@ -15,8 +15,8 @@ import (
 	"github.com/touchstone-platform/touchstone/topology"
 )
 
-// Oracle: with the inbox, resolve and merge groups set back to offset zero the
-// whole journal is processed again; entities, versions, changes, events and
+// Oracle: with the groups of all stations set back to offset zero the whole
+// journal is processed again; entities, versions, changes, events and
 // what is told of each delivery stay as they were.
 func TestReplayFromZero(t *testing.T) {
 	dir := t.TempDir()
@@ -41,7 +41,7 @@ func TestReplayFromZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	adm := kadm.NewClient(client)
-	for group, input := range map[string]string{topology.Inbox: topology.Journal("products"), topology.Resolve: topology.Signals("products"), topology.Merge: topology.Facts("products")} {
+	for group, input := range map[string]string{topology.Inbox: topology.Journal("products"), topology.Resolve: topology.Signals("products"), topology.Merge: topology.Facts("products"), topology.Publish: topology.Changes("products")} {
 		var zero kadm.Offsets
 		for p := range int32(topology.Defaults().Partitions) {
 			zero.Add(kadm.Offset{Topic: input, Partition: p, At: 0, LeaderEpoch: -1})

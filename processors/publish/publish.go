@@ -1,6 +1,7 @@
 // Package publish is the station that publishes the domain events of each
 // change: it gives every event its CloudEvents headers and hands it to the
-// domain's event codec.
+// domain's event codec. It remembers up to which version an entity's events
+// are out, so that reading the changes again publishes nothing again.
 //
 // It does not decide which events follow from a change; merge did, and wrote
 // them into it.
@@ -19,7 +20,7 @@ type Headers interface {
 	Headers(codecs.PublicEvent) map[string][]byte
 }
 
-// Station is the publish station of one domain. It has no state.
+// Station is the publish station of one domain.
 type Station struct {
 	headers Headers
 	events  string
@@ -30,13 +31,18 @@ func New(d *definition.Domain, h Headers) *Station {
 	return &Station{headers: h, events: topology.Events(d.Name)}
 }
 
-// Step publishes the events of one change.
-func (s *Station) Step(_ any, in processors.Record) (processors.Effects, error) {
+// Step publishes the events of one change; the state is what was published of
+// its entity (*event.Published). Versions of an entity come in order and
+// without gaps, so a version that is not higher was published before.
+func (s *Station) Step(state any, in processors.Record) (processors.Effects, error) {
 	c, _ := in.Value.(*event.Change)
 	if c == nil || len(c.Events) == 0 {
 		return processors.Effects{}, nil
 	}
-	effects := processors.Effects{Emit: make([]processors.Emit, len(c.Events))}
+	if p, _ := state.(*event.Published); p != nil && c.Version <= p.Version {
+		return processors.Effects{}, nil
+	}
+	effects := processors.Effects{State: &event.Published{Version: c.Version}, Emit: make([]processors.Emit, len(c.Events))}
 	for i, ref := range c.Events {
 		e := codecs.PublicEvent{Change: c, Ref: ref}
 		effects.Emit[i] = processors.Emit{Stream: s.events, Key: in.Key, Value: e, Headers: s.headers.Headers(e)}

@@ -30,6 +30,16 @@ func TestStep(t *testing.T) {
 			t.Errorf("event %d: %+v", i, e)
 		}
 	}
+	if p := eff.State.(*event.Published); p.Version != 3 {
+		t.Errorf("remembered %+v", p)
+	}
+	if again, err := s.Step(eff.State, processors.Record{Key: "default/customer/7", Value: c}); err != nil || len(again.Emit) != 0 || again.State != nil {
+		t.Errorf("the same change again gave %+v, %v", again, err)
+	}
+	c.Version = 4
+	if next, err := s.Step(eff.State, processors.Record{Key: "default/customer/7", Value: c}); err != nil || len(next.Emit) != 2 {
+		t.Errorf("the next change gave %+v, %v", next, err)
+	}
 	c.Events = nil
 	if eff, err := s.Step(nil, processors.Record{Value: c}); err != nil || len(eff.Emit) != 0 {
 		t.Errorf("a change without events gave %+v, %v", eff, err)
