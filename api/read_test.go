@@ -270,7 +270,7 @@ func TestTraceByJournalEventAndCorrelation(t *testing.T) {
 		t.Fatalf("by correlation: got %v", by)
 	}
 	event := events[0].(map[string]any)
-	for _, id := range []string{"shop:0:0", event["id"].(string)} {
+	for _, id := range []string{"shop:0:0", "shop:0:0#0", event["id"].(string)} {
 		got := object(t, w.request(t, "GET", "/v1/trace/"+url.PathEscape(id), nil))
 		for _, part := range []string{"deliveries", "changes", "events"} {
 			if d := cmp.Diff(by[part], got[part]); d != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gorilla/mux"
 
@@ -51,7 +52,14 @@ func (a *API) getTrace(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := traceView{ID: mux.Vars(r)["id"], Deliveries: []traceDelivery{}, Changes: []*event.Change{}, Events: []traceEvent{}}
+	id := mux.Vars(r)["id"]
+	// Provenance names signals; a signal is traced by its entry.
+	if entry, _, ok := strings.Cut(id, "#"); ok {
+		if _, err := journal.ParseID(entry); err == nil {
+			id = entry
+		}
+	}
+	v := traceView{ID: id, Deliveries: []traceDelivery{}, Changes: []*event.Change{}, Events: []traceEvent{}}
 	for i := range a.Domains {
 		if err := a.traceIn(r, &a.Domains[i], tenant, &v); err != nil {
 			return err
