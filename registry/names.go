@@ -18,7 +18,9 @@ const maxName = 64
 
 // Reserved gives the names that no domain or resource may have, because the
 // API has paths of these names.
-func Reserved() []string { return []string{"admin", "events", "ingress", "topology"} }
+func Reserved() []string {
+	return []string{"admin", "deliveries", "events", "ingress", "sources", "topology", "trace"}
+}
 
 // name checks the form of a name.
 func (l *loader) name(p place, s string, form *regexp.Regexp, expected string) bool {
