@@ -7,6 +7,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -186,7 +187,20 @@ func Build(domains []*definition.Domain, o Options, follows Follows) (*Topology,
 		seen[d.Name] = true
 		t.add(d, o, follows)
 	}
+	for _, x := range t.Topics {
+		if x.Kind != External {
+			continue
+		}
+		if t.ours(x.Name) {
+			return nil, fmt.Errorf("domain %s: a source follows topic %s, which is one of ours; expected a topic that a back end writes", x.Domain, x.Name)
+		}
+	}
 	return t, nil
+}
+
+// ours tells whether a topic is written by the door or a station of any domain.
+func (t *Topology) ours(name string) bool {
+	return slices.ContainsFunc(t.Topics, func(x Topic) bool { return x.Name == name && x.Kind != External })
 }
 
 func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {

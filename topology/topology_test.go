@@ -91,3 +91,17 @@ func TestBuildRefuses(t *testing.T) {
 		t.Error("two domains of one name were accepted")
 	}
 }
+
+// Oracle: a source cannot follow what stations write: its own journal would
+// feed itself for ever.
+func TestBuildRefusesToFollowItself(t *testing.T) {
+	domains := []*definition.Domain{
+		{Name: "sales", Sources: []*definition.Source{{Name: "crm"}}}, {Name: "stock"},
+	}
+	for followed, ok := range map[string]bool{"sales.journal": false, "stock.changes": false, "crm.changes": true} {
+		_, err := topology.Build(domains, topology.Defaults(), func(*definition.Source) []string { return []string{followed} })
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", followed, err)
+		}
+	}
+}
