@@ -27,7 +27,7 @@ type Options struct {
 	// Dir for the data, which is removed at the end. Default: a temporary folder.
 	Dir string
 	// ProfilePath, if set, gets the CPU profile of the throughput phase, for
-	// `go tool pprof`.
+	// `go tool pprof`, and ProfilePath.heap the heap at its end.
 	ProfilePath string
 	// Changing is the share of new deliveries that change something. Default 0.5.
 	Changing float64

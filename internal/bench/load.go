@@ -64,7 +64,7 @@ type delivery struct {
 // moment at which it begins to count time.
 type generator struct {
 	speakers  []speaker
-	rnd       *rand.Rand
+	rnd, ids  *rand.Rand
 	zipf      *rand.Zipf
 	entities  int
 	changing  float64
@@ -84,7 +84,7 @@ const recentDeliveries = 2000
 
 func newGenerator(o Options) *generator {
 	g := &generator{
-		speakers: speakers(), rnd: rand.New(rand.NewPCG(o.Seed, 0)), entities: o.Entities,
+		speakers: speakers(), rnd: rand.New(rand.NewPCG(o.Seed, 0)), ids: rand.New(rand.NewPCG(o.Seed, 1)), entities: o.Entities,
 		changing: o.Changing, duplicate: o.Duplicate, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	g.zipf = rand.NewZipf(g.rnd, o.Zipf, 1, uint64(o.Entities-1))
@@ -139,9 +139,8 @@ func (g *generator) say(s, e int) delivery {
 	sp := &g.speakers[s]
 	b := make([]byte, 0, 512)
 	b = append(b, `{"id":"`...)
-	b = append(b, sp.name...)
-	b = append(b, '-')
-	b = strconv.AppendInt(b, int64(g.sent), 10)
+	// Event ids without an order of their own, as UUIDs have none.
+	b = fmt.Appendf(b, "%016x%016x", g.ids.Uint64(), g.sent)
 	b = append(b, `","at":"`...)
 	b = g.at.AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
 	b = fmt.Appendf(b, `","account":{"number":"A-%08d"`, e)

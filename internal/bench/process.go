@@ -80,7 +80,7 @@ func residentBytes() int64 {
 }
 
 // profiled runs fn under the CPU profiler. Where path is set the profile is
-// also written there.
+// also written there, and what is on the heap at its end beside it.
 func profiled(path string, fn func() error) (*profile, error) {
 	var b bytes.Buffer
 	if err := pprof.StartCPUProfile(&b); err != nil {
@@ -93,6 +93,13 @@ func profiled(path string, fn func() error) (*profile, error) {
 	}
 	if path != "" {
 		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+			return nil, err
+		}
+		var heap bytes.Buffer
+		if err := pprof.WriteHeapProfile(&heap); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path+".heap", heap.Bytes(), 0o644); err != nil {
 			return nil, err
 		}
 	}

@@ -22,6 +22,8 @@ type sample struct {
 	cpu   time.Duration
 	stack []string // function names, innermost first
 	part  string   // the label "part" of the goroutine
+	// background work of Pebble: flushes and compactions.
+	background bool
 }
 
 // readProfile reads what runtime/pprof writes: a gzipped protocol buffer,
@@ -113,8 +115,11 @@ func readProfile(b []byte) (*profile, error) {
 					}
 					return nil
 				})
-				if text(key) == "part" {
+				switch text(key) {
+				case "part":
 					s.part = text(value)
+				case "pebble":
+					s.background = true
 				}
 				return err
 			}
@@ -212,6 +217,9 @@ type Usage struct {
 	Functions []Share `json:"functions"`
 }
 
+// The door runs on the goroutine of who brings the delivery.
+const doorPackage = "github.com/touchstone-platform/touchstone/internal/door."
+
 // topFunctions is how many functions are told.
 const topFunctions = 30
 
@@ -225,6 +233,12 @@ func (p *profile) usage(perMillion float64) Usage {
 		switch {
 		case c == "garbage collection":
 			part = c
+		case s.background:
+			part = "Pebble flush and compaction"
+		case slices.ContainsFunc(s.stack, func(f string) bool { return strings.HasPrefix(f, doorPackage) }):
+			part = "door"
+		case part == "" && (c == "Kafka client (franz-go)" || c == "lz4"):
+			part = "Kafka clients" // their goroutines serve connections, not stations
 		case part == "":
 			part = "other"
 		}
