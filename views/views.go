@@ -34,6 +34,12 @@ type View interface {
 	Apply(s Store, r Record) error
 }
 
+// Versioned is a View that tells by what form, and by what declarations, its
+// store is written: a store of another layout is rebuilt.
+type Versioned interface {
+	Layout() string
+}
+
 // Reader reads a view over all of its partitions.
 type Reader interface {
 	// Get gives nil if there is no value. The partition is found by the

@@ -100,11 +100,13 @@ func (ks keyspace) wipe(b *pebble.Batch) error {
 type mark struct {
 	// topic is the id that Kafka gave the topic; a recreated topic has another.
 	topic [16]byte
+	// layout is a hash of the layout that a view's store is written by; 0 for tables.
+	layout uint64
 	// offset of the last record taken in; -1 if none was.
 	offset int64
 }
 
-const markVersion = 1
+const markVersion = 2
 
 func (ks keyspace) readMark(db pebble.Reader) (m mark, found bool, err error) {
 	v, closer, err := db.Get(ks.markKey())
@@ -115,16 +117,18 @@ func (ks keyspace) readMark(db pebble.Reader) (m mark, found bool, err error) {
 		return mark{}, false, fmt.Errorf("read offset of local state: %w", err)
 	}
 	defer closer.Close()
-	if len(v) != 25 || v[0] != markVersion {
+	if len(v) != 33 || v[0] != markVersion {
 		// Written by another version of the program: as good as absent.
 		return mark{offset: -1}, false, nil
 	}
 	copy(m.topic[:], v[1:17])
-	m.offset = int64(binary.BigEndian.Uint64(v[17:]))
+	m.layout = binary.BigEndian.Uint64(v[17:])
+	m.offset = int64(binary.BigEndian.Uint64(v[25:]))
 	return m, true, nil
 }
 
 func (ks keyspace) putMark(b *pebble.Batch, m mark) error {
 	v := append([]byte{markVersion}, m.topic[:]...)
+	v = binary.BigEndian.AppendUint64(v, m.layout)
 	return b.Set(ks.markKey(), binary.BigEndian.AppendUint64(v, uint64(m.offset)), nil)
 }

@@ -35,6 +35,8 @@ type store struct {
 	db    *pebble.DB
 	log   logPosition
 	table bool
+	// layout that a view's store is written by; see mark.
+	layout uint64
 
 	// batchEnd gives the last offset of what the follower delivers just now.
 	batchEnd func() int64
@@ -74,7 +76,7 @@ func (s *store) Open() error {
 	if err != nil {
 		return err
 	}
-	fresh := mark{topic: topic, offset: -1}
+	fresh := mark{topic: topic, layout: s.layout, offset: -1}
 	if !found {
 		s.mark = fresh
 		// Something may be there without a mark: of another version.
@@ -82,8 +84,9 @@ func (s *store) Open() error {
 	}
 	switch {
 	case m.topic != topic, // recreated
-		m.offset >= end,    // truncated
-		m.offset+1 < start: // what comes next was deleted
+		m.layout != s.layout, // written in another form
+		m.offset >= end,      // truncated
+		m.offset+1 < start:   // what comes next was deleted
 		return s.rebuild(fresh)
 	}
 	s.mark = m

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -88,6 +89,7 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 			st := newStore(db, newKeyspace(kindView, v.name, partition), func() ([16]byte, int64, int64, error) {
 				return v.engine.kafka.position(ctx, topic, partition)
 			}, func() int64 { return f.batchEnd(topic, partition) })
+			st.layout = layoutOf(v.spec)
 			st.flushed = v.notify
 			st.caughtUp = func() { v.reached(partition) }
 			return st, nil
@@ -104,6 +106,17 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 		err = errors.New("goka ended without an error")
 	}
 	return err
+}
+
+// layoutOf gives the hash of a view's layout; 0 if it tells none.
+func layoutOf(v views.View) uint64 {
+	versioned, ok := v.(views.Versioned)
+	if !ok {
+		return 0
+	}
+	h := fnv.New64a()
+	h.Write([]byte(versioned.Layout()))
+	return h.Sum64()
 }
 
 // update takes in one record. A record that the view fails on is skipped, with
