@@ -47,13 +47,6 @@ func speakers() []speaker {
 // plan is what becomes of deliveries if Touchstone is right.
 type plan struct{ Deliveries, Changes, NoChanges, Duplicates int }
 
-func (p *plan) add(q plan) {
-	p.Deliveries += q.Deliveries
-	p.Changes += q.Changes
-	p.NoChanges += q.NoChanges
-	p.Duplicates += q.Duplicates
-}
-
 // delivery is one body on its way to the door.
 type delivery struct {
 	source int
