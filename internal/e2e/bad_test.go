@@ -93,6 +93,17 @@ func TestBadDeliveries(t *testing.T) {
 	if n["conflict"] != 1 || n["change"] != 1 || n["dead-letter"] != 1 {
 		t.Errorf("dispositions %v", n)
 	}
+	conflicts := 0
+	s.read("code-hosting.deadletters", func(r *kgo.Record) {
+		for _, x := range r.Headers {
+			if x.Key == "touchstone.failure.kind" && string(x.Value) == "Conflict" {
+				conflicts++
+			}
+		}
+	})
+	if conflicts != 1 {
+		t.Errorf("%d dead letters with reason Conflict", conflicts)
+	}
 	if e := s.list("code-hosting", "repository"); len(e) != 1 || e[0]["fields"].(map[string]any)["fullName"] != "a/b" {
 		t.Errorf("entities %v", e)
 	}

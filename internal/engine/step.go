@@ -40,6 +40,9 @@ type writes struct {
 	forget bool
 	keep   bool // leave the state as it is
 	out    []*kgo.Record
+	// dead is why the input is to be kept as a dead letter although the step
+	// succeeded; nil if it is not.
+	dead error
 }
 
 // handle is Goka's callback.
@@ -68,12 +71,22 @@ func (st *step) handle(ctx goka.Context, msg any) {
 	}
 
 	w, err := st.try(in, stored)
+	if retryable(err) {
+		// Not the record's fault, and it may work later: the transaction fails
+		// and its records are processed again.
+		st.s.tx.fail(fmt.Errorf("%s partition %d offset %d: %w", at.topic, at.partition, at.offset, err))
+		return
+	}
 	refused := st.s.refusal(at)
 	if refused.times > 0 {
 		err = &stepError{stage: stageProduce, running: st.s.cl, err: failure.Wrap(failure.Poison, "write output of", in.rec.Key, refused.err)}
 	}
 	if err != nil {
 		w = st.failed(in, err, refused.times > 1)
+	} else if w.dead != nil {
+		se := &stepError{stage: stageStep, running: st.p.spec.Station, err: w.dead}
+		w.out = append(w.out, st.deadLetter(in, se, false))
+		st.p.deadLettered(in, se)
 	}
 	origin := outputOrigin{st.s.life, at}
 	if table != nil && !w.keep {
@@ -88,6 +101,33 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		st.p.outputs[r.Topic].count.Add(1)
 		st.s.produce(origin, r)
 	}
+}
+
+// retryable tells a failure that says of itself that it may not happen again.
+// An error without a kind does not: a step is pure and would fail again.
+func retryable(err error) bool {
+	var f *failure.Error
+	return errors.As(err, &f) && f.Kind.Retryable()
+}
+
+// kinded gives an error of a step without a kind the kind Poison: a step is
+// pure, so what it does not understand itself is a fault of ours.
+func kinded(err error) error {
+	var f *failure.Error
+	if errors.As(err, &f) && f.Kind != "" {
+		return err
+	}
+	return failure.Wrap(failure.Poison, "", "", err)
+}
+
+// ownKind keeps the kind that a codec gave its failure; without one the bytes
+// are to blame.
+func ownKind(err error) failure.Kind {
+	var f *failure.Error
+	if errors.As(err, &f) && f.Kind != "" {
+		return f.Kind
+	}
+	return failure.Poison
 }
 
 // stepError is why a record becomes a dead letter, and where it failed.
@@ -125,14 +165,14 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 	if in.raw != nil {
 		if in.rec.Value, err = codec.Decode(in.raw); err != nil {
 			in.rec.Value = nil
-			return fail(failure.Wrap(failure.Poison, "decode record of", in.rec.Stream, err))
+			return fail(failure.Wrap(ownKind(err), "decode record of", in.rec.Stream, err))
 		}
 	}
 	var state any
 	if stored != nil {
 		running = st.p.spec.Table
 		if state, err = st.p.spec.Table.Decode(stored); err != nil {
-			return fail(failure.Wrap(failure.Poison, "decode state of", in.rec.Key, err))
+			return fail(failure.Wrap(ownKind(err), "decode state of", in.rec.Key, err))
 		}
 		if r := st.p.spec.Retention; r != nil && r.expired(state, in.rec.Time) {
 			state = nil
@@ -141,7 +181,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 	stage, running = stageStep, st.p.spec.Station
 	effects, err := st.step(state, in.rec)
 	if err != nil {
-		return fail(err)
+		return fail(kinded(err))
 	}
 	stage, running = stageProduce, st.p.spec.Table
 	w.keep = true
@@ -155,7 +195,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 			return fail(failure.New(failure.Poison, "effects of", in.rec.Key, "State from a station without a table"))
 		}
 		if w.state, err = st.p.spec.Table.Encode(effects.State); err != nil {
-			return fail(failure.Wrap(failure.Poison, "encode state of", in.rec.Key, err))
+			return fail(failure.Wrap(ownKind(err), "encode state of", in.rec.Key, err))
 		}
 		if n := len(in.rec.Key) + len(w.state); n > st.s.cfg.MaxRecordBytes {
 			return fail(failure.New(failure.Validation, "state of", in.rec.Key, "%d bytes, expected at most %d", n, st.s.cfg.MaxRecordBytes))
@@ -166,6 +206,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 	if err != nil {
 		return fail(err)
 	}
+	w.dead = effects.DeadLetter
 	return w, nil
 }
 
@@ -197,7 +238,7 @@ func (st *step) encode(emits []processors.Emit) ([]*kgo.Record, error) {
 		if e.Value != nil {
 			var err error
 			if value, err = o.codec.Encode(e.Value); err != nil {
-				return nil, failure.Wrap(failure.Poison, "encode record for", e.Stream, err)
+				return nil, failure.Wrap(ownKind(err), "encode record for", e.Stream, err)
 			}
 		}
 		slab[i] = kgo.Record{Topic: e.Stream, Key: keyBytes(e.Key), Value: value, Headers: headersFrom(e.Headers)}

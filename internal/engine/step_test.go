@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func TestDeadLetters(t *testing.T) {
 		{"undecodable", "Poison", "VALUE_CONVERTER", "*errors.errorString", "decode record of in: cannot read this"},
 		{"codec-panic", "Poison", "VALUE_CONVERTER", "panic", "panic in tester codec-panic: codec went wrong"},
 		{"error", "Validation", "TRANSFORMATION", "*errors.errorString", "check field email: not an address"},
-		{"plain", "Transient", "TRANSFORMATION", "*errors.errorString", "no kind"},
+		{"plain", "Poison", "TRANSFORMATION", "*errors.errorString", "no kind"},
 		{"panic", "Poison", "TRANSFORMATION", "panic", "panic in tester panic: interface conversion: interface {} is nil, not int"},
 		{"state", "Poison", "KAFKA_PRODUCE", "*fmt.wrapError", ""},
 		{"emit", "Poison", "KAFKA_PRODUCE", "", "encode record for out: int is no text"},
@@ -342,6 +343,70 @@ func TestRetention(t *testing.T) {
 		}
 		if left > 0 {
 			return fmt.Errorf("%d are left", left)
+		}
+		return nil
+	})
+}
+
+// flakyCodec cannot reach what it needs for the first few records it reads.
+type flakyCodec struct {
+	intCodec
+	failures *atomic.Int64
+}
+
+func (c flakyCodec) Decode(b []byte) (any, error) {
+	if c.failures.Add(-1) >= 0 {
+		return nil, failure.New(failure.Transient, "look up schema", "7", "the registry does not answer")
+	}
+	return c.intCodec.Decode(b)
+}
+
+// A failure that says it is transient makes no dead letter: the records are
+// processed again, and each has its effect exactly once.
+func TestTransientFailuresAreTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	left := &atomic.Int64{}
+	left.Store(5)
+	spec := counterSpec(&counter{})
+	spec.Inputs[0].Codec = flakyCodec{failures: left}
+	e := w.start(w.config(t.TempDir()), func(e *Engine) {
+		if err := e.AddProcessor(spec); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.feed(0, 200, 20)
+	w.eventuallyAudit(200, 20)
+	if n := len(w.read("dead")); n != 0 {
+		t.Errorf("%d dead letters", n)
+	}
+	if g := e.group(); g.Aborts == 0 || left.Load() >= 0 {
+		t.Errorf("nothing was tried again: %+v", g)
+	}
+}
+
+// A step may succeed and still keep its input as a dead letter.
+func TestKeptAndFlagged(t *testing.T) {
+	w := newWorld(t)
+	station := stationFunc(func(_ any, rec processors.Record) (processors.Effects, error) {
+		return processors.Effects{
+			Emit:       []processors.Emit{{Stream: "out", Key: rec.Key, Value: "done"}},
+			DeadLetter: failure.New(failure.Conflict, "deduplicate", rec.Key, "seen with another body"),
+		}, nil
+	})
+	w.start(w.config(t.TempDir()), func(e *Engine) {
+		err := e.AddProcessor(Processor{Group: "counter", Station: station, DeadLetters: "dead", Inputs: []Edge{{"in", textCodec{}}}, Outputs: []Edge{{"out", textCodec{}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.send("in", "k", "body")
+	eventually(t, "output and dead letter", func() error {
+		out, dead := w.read("out"), w.read("dead")
+		if len(out) != 1 || len(dead) != 1 {
+			return fmt.Errorf("%d outputs, %d dead letters", len(out), len(dead))
+		}
+		if string(dead[0].Value) != "body" || string(dead[0].Headers[HeaderFailureKind]) != "Conflict" {
+			return fmt.Errorf("dead letter %+v", dead[0])
 		}
 		return nil
 	})

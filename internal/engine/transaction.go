@@ -118,6 +118,15 @@ func (s *session) acknowledged(r *kgo.Record, err error) {
 	}
 }
 
+// fail makes the open transaction one that cannot be committed.
+func (t *transaction) fail(err error) {
+	t.ackMu.Lock()
+	defer t.ackMu.Unlock()
+	if t.failed == nil {
+		t.failed = err
+	}
+}
+
 // refusedForGood tells that the broker will not take the record however often
 // it is sent. All records of a batch are refused together: the largest is
 // taken to be the reason.
