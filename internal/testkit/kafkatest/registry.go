@@ -1,0 +1,80 @@
+package kafkatest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Registry is a running Apicurio Registry. It keeps schemas in memory: one
+// that is started anew knows nothing.
+type Registry struct {
+	dir string
+	url string
+	p   *process
+}
+
+// StartRegistry starts Apicurio Registry and waits until it answers.
+func StartRegistry() (r *Registry, err error) {
+	jar, err := apicurioJar()
+	if err != nil {
+		return nil, fmt.Errorf("a real schema registry for tests: %w", err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	r = &Registry{url: fmt.Sprintf("http://127.0.0.1:%d/apis/ccompat/v7", ports[0])}
+	if r.dir, err = os.MkdirTemp("", "touchstone-registry-"); err != nil {
+		return nil, err
+	}
+	log := filepath.Join(r.dir, "registry.log")
+	r.p, err = startJava(log, append(javaOptions(256), "-Dquarkus.http.host=127.0.0.1", fmt.Sprintf("-Dquarkus.http.port=%d", ports[0]), "-jar", jar)...)
+	if err == nil {
+		err = await(60*time.Second, func(ctx context.Context) error {
+			if err := r.p.alive(); err != nil {
+				return final{err}
+			}
+			return r.ping(ctx)
+		})
+	}
+	if err != nil {
+		err = fmt.Errorf("start Apicurio Registry: %w\n%s", err, tail(log, 40))
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Registry) ping(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/subjects", nil)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s %s", req.URL, res.Status, body)
+	}
+	return err
+}
+
+// URL is that of the Confluent-compatible API.
+func (r *Registry) URL() string { return r.url }
+
+// Close ends it.
+func (r *Registry) Close() {
+	if r.p != nil {
+		r.p.kill()
+	}
+	os.RemoveAll(r.dir)
+}

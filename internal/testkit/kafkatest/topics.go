@@ -1,0 +1,149 @@
+package kafkatest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// marker is the topic that says that a cluster belongs to tests.
+const marker = "touchstone-tests-may-delete-everything-here"
+
+// claim makes sure that a cluster of others may be wiped.
+func (c *Cluster) claim() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	topics, err := c.adm.ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	if topics.Has(marker) {
+		return nil
+	}
+	if len(topics) > 0 {
+		return fmt.Errorf("the tests delete every topic, and this cluster has topics that are not theirs (%s): give them an empty one, or create the topic %s in it",
+			strings.Join(topics.Names(), ", "), marker)
+	}
+	_, err = c.adm.CreateTopic(ctx, 1, -1, nil, marker)
+	return err
+}
+
+// Reset gives a test the cluster as if it were new: all topics and groups of
+// the tests before are deleted, and every broker knows it.
+func (c *Cluster) Reset(t testing.TB) {
+	t.Helper()
+	err := await(60*time.Second, func(ctx context.Context) error {
+		if err := c.deleteTopics(ctx); err != nil {
+			return err
+		}
+		return c.deleteGroups(ctx)
+	})
+	if err != nil {
+		t.Fatalf("reset the cluster: %v\n%s", err, c.Excerpt())
+	}
+}
+
+func (c *Cluster) deleteTopics(ctx context.Context) error {
+	topics, err := c.adm.ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	names := slices.DeleteFunc(topics.Names(), func(n string) bool { return n == marker })
+	if len(names) > 0 {
+		c.cl.PurgeTopicsFromClient(names...) // it remembers their ids
+		res, err := c.adm.DeleteTopics(ctx, names...)
+		if err != nil {
+			return err
+		}
+		for _, r := range res {
+			if r.Err != nil && !errors.Is(r.Err, kerr.UnknownTopicOrPartition) {
+				return fmt.Errorf("delete topic %s: %w", r.Topic, r.Err)
+			}
+		}
+	}
+	return c.everywhere(ctx, nil, func(broker int32, have map[string]kmsg.MetadataResponseTopic) error {
+		for name, d := range have {
+			if !d.IsInternal && name != marker {
+				return fmt.Errorf("broker %d still knows topic %s", broker, name)
+			}
+		}
+		return nil
+	})
+}
+
+// everywhere asks every broker by itself what it knows of topics; nil asks for all.
+func (c *Cluster) everywhere(ctx context.Context, topics []string, check func(broker int32, have map[string]kmsg.MetadataResponseTopic) error) error {
+	brokers, err := c.adm.ListBrokers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range brokers {
+		req := kmsg.NewPtrMetadataRequest()
+		if topics != nil {
+			req.Topics = []kmsg.MetadataRequestTopic{}
+			for _, name := range topics {
+				rt := kmsg.NewMetadataRequestTopic()
+				rt.Topic = kmsg.StringPtr(name)
+				req.Topics = append(req.Topics, rt)
+			}
+		}
+		resp, err := c.cl.Broker(int(b.NodeID)).RetriableRequest(ctx, req)
+		if err != nil {
+			return fmt.Errorf("broker %d: %w", b.NodeID, err)
+		}
+		have := map[string]kmsg.MetadataResponseTopic{}
+		for _, d := range resp.(*kmsg.MetadataResponse).Topics {
+			if d.Topic != nil && d.ErrorCode == 0 {
+				have[*d.Topic] = d
+			}
+		}
+		if err := check(b.NodeID, have); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteGroups deletes all groups. Members that a test left behind, as a
+// killed process does, are removed first.
+func (c *Cluster) deleteGroups(ctx context.Context) error {
+	groups, err := c.adm.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	if len(groups) == 0 {
+		return nil
+	}
+	described, err := c.adm.DescribeGroups(ctx, groups.Groups()...)
+	if err != nil {
+		return err
+	}
+	for _, g := range described {
+		for _, m := range g.Members {
+			if m.InstanceID == nil {
+				continue // it leaves when it is closed, or times out
+			}
+			if _, err := c.adm.LeaveGroup(ctx, kadm.LeaveGroup(g.Group).InstanceIDs(*m.InstanceID)); err != nil {
+				return fmt.Errorf("remove %s from group %s: %w", *m.InstanceID, g.Group, err)
+			}
+		}
+	}
+	res, err := c.adm.DeleteGroups(ctx, groups.Groups()...)
+	if err != nil {
+		return err
+	}
+	for _, r := range res {
+		if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
+			return fmt.Errorf("delete group %s: %w", r.Group, r.Err)
+		}
+	}
+	return nil
+}
