@@ -243,7 +243,7 @@ type Limits struct {
 // DefaultLimits suit webhooks and interactive reads.
 func DefaultLimits() Limits {
 	return Limits{
-		Body: 1 << 20, Upload: 1 << 30, Depth: 64, Wait: 30 * time.Second,
+		Body: 900_000, Upload: 1 << 30, Depth: 64, Wait: 30 * time.Second,
 		ReadBody: 30 * time.Second, Write: 60 * time.Second,
 		Heartbeat: 15 * time.Second, SlowClient: 10 * time.Second, Buffer: 256,
 	}

@@ -177,30 +177,26 @@ func number(v canonical.Value) float64 {
 // records that agree counts once. Of equally supported values the one with the
 // most authoritative supporter wins: claims come in that order.
 func majority(e *canonical.Entity, claims []claim) winner {
-	best, most := claims[0], 0
-	for i, c := range claims {
-		votes := 0
-		for j, o := range claims {
-			if o.value != c.value {
-				continue
-			}
-			first := true // the first record of its source with this value
-			for k := range j {
-				if claims[k].value == o.value && e.Contributions[claims[k].contribution].Source == e.Contributions[o.contribution].Source {
-					first = false
-					break
-				}
-			}
-			if first {
-				votes++
-			}
-		}
-		if votes > most {
-			best, most = claims[i], votes
+	type vote struct {
+		value  canonical.Value
+		source string
+	}
+	cast := make(map[vote]bool, len(claims))
+	votes := make(map[canonical.Value]int, len(claims))
+	for _, c := range claims {
+		v := vote{c.value, e.Contributions[c.contribution].Source}
+		if !cast[v] {
+			cast[v] = true
+			votes[c.value]++
 		}
 	}
-	w := won(best)
-	return w
+	best, most := claims[0], 0
+	for _, c := range claims {
+		if votes[c.value] > most {
+			best, most = c, votes[c.value]
+		}
+	}
+	return won(best)
 }
 
 // union gives the set of all items of all lists, sorted by their JSON text.

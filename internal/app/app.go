@@ -157,9 +157,27 @@ func Prepare(o Options) (*App, error) {
 	if a.engine, err = engine.New(cfg); err != nil {
 		return nil, err
 	}
+	if err := clearSpool(filepath.Join(o.Dir, "spool")); err != nil {
+		return nil, errors.Join(err, a.engine.Close())
+	}
 	a.handler = &swapHandler{}
 	a.handler.set(a.starting)
 	return a, nil
+}
+
+// clearSpool removes the copies of uploads that a killed process left behind:
+// their senders were not answered and will send them again.
+func clearSpool(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "upload-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("clear spool: %w", err)
+		}
+	}
+	return nil
 }
 
 // instance gives the name of the process that owns a data directory: it must
@@ -355,7 +373,7 @@ func (a *App) topicSpecs() []engine.TopicSpec {
 			if !a.opts.CreateExternal {
 				continue
 			}
-			spec.Configs = nil
+			spec.Partitions, spec.Configs = -1, nil
 		}
 		out = append(out, spec)
 	}

@@ -46,7 +46,7 @@ type Data struct {
 // API is the HTTP side.
 type API struct {
 	Listen       string `key:"listen" flag:"listen" doc:"Address of the HTTP API, host:port."`
-	MaxBodyBytes Bytes  `key:"maxBodyBytes" doc:"Largest request body that is accepted, after decompression. It must fit into one Kafka message."`
+	MaxBodyBytes Bytes  `key:"maxBodyBytes" doc:"Largest request body that is accepted, after decompression. With its envelope it must fit into one Kafka message."`
 }
 
 // Kafka is the broker connection; Listen is that of the embedded broker.
@@ -115,11 +115,16 @@ type Log struct {
 	Format string `key:"format" doc:"text or json."`
 }
 
+// MaxBody is the most that api.maxBodyBytes can be: a journal record holds the
+// body and its envelope, and is kept below 1,000,000 bytes, so that it and its
+// dead letter fit into Kafka's default message size.
+const MaxBody = 900_000
+
 // Default is the configuration of a process that is told nothing.
 func Default() Config {
 	return Config{
 		Data:     Data{Dir: ".touchstone"},
-		API:      API{Listen: "127.0.0.1:8080", MaxBodyBytes: 1_000_000},
+		API:      API{Listen: "127.0.0.1:8080", MaxBodyBytes: MaxBody},
 		Kafka:    Kafka{Brokers: []string{"127.0.0.1:9092"}, Listen: "127.0.0.1:9092"},
 		Registry: Registry{URL: "http://127.0.0.1:8081", Listen: "127.0.0.1:8081"},
 		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20},

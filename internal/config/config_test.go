@@ -253,7 +253,7 @@ func TestHasRole(t *testing.T) {
 func TestDumpReadsBack(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := Default()
-		c.API.MaxBodyBytes = Bytes(rapid.Int64Range(1<<10, 64<<20).Draw(rt, "body"))
+		c.API.MaxBodyBytes = Bytes(rapid.Int64Range(1<<10, MaxBody).Draw(rt, "body"))
 		c.Engine.CommitInterval = time.Duration(rapid.Int64Range(int64(time.Millisecond), int64(10*time.Second)).Draw(rt, "interval"))
 		c.Kafka.Brokers = rapid.SliceOfN(rapid.StringMatching(`[a-z]{1,8}:[1-9][0-9]{3}`), 1, 3).Draw(rt, "brokers")
 		c.Kafka.TLS.ServerName = rapid.StringMatching(`[a-z "'\\#:]{0,10}`).Draw(rt, "name")

@@ -27,7 +27,7 @@ func (c *Config) validate(report func(Problem)) {
 	v.need(c.Data.Dir != "", "data.dir", c.Data.Dir, "the path of a directory")
 
 	v.address("api.listen", c.API.Listen)
-	v.need(c.API.MaxBodyBytes >= 1<<10 && c.API.MaxBodyBytes <= 64<<20, "api.maxBodyBytes", c.API.MaxBodyBytes.String(), "1KiB to 64MiB")
+	v.need(c.API.MaxBodyBytes >= 1<<10 && c.API.MaxBodyBytes <= MaxBody, "api.maxBodyBytes", c.API.MaxBodyBytes.String(), "1KiB to 900000")
 
 	v.need(len(c.Kafka.Brokers) > 0, "kafka.brokers", "", "at least one host:port")
 	for _, b := range c.Kafka.Brokers {

@@ -17,7 +17,9 @@ import (
 
 // TopicSpec is a topic that must exist.
 type TopicSpec struct {
-	Name       string
+	Name string
+	// Partitions to create it with; negative leaves it to the broker, and an
+	// existing topic may then have any number.
 	Partitions int32
 	// Replication is the number of replicas; 0 leaves it to the broker.
 	Replication int16
@@ -92,7 +94,7 @@ func (k *kafka) ensure(ctx context.Context, topics []TopicSpec) error {
 				switch {
 				case !ok || d.Err != nil || len(d.Partitions) == 0 || !led(d):
 					missing = append(missing, t.Name)
-				case len(d.Partitions) != int(t.Partitions):
+				case t.Partitions >= 0 && len(d.Partitions) != int(t.Partitions):
 					errs = append(errs, fmt.Errorf("topic %s has %d partitions, expected %d: the partition count of a topic in use cannot be changed, as keys would move",
 						t.Name, len(d.Partitions), t.Partitions))
 				}
