@@ -127,7 +127,8 @@ func (d *database) openPebble() error {
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                d.cfg.MemTableBytes,
 		MemTableStopWritesThreshold: 3,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,
+		L0StopWritesThreshold:       24,
 		// Entities that are spoken of often are written again and again: the
 		// more room above the last level, the fewer old copies are moved down.
 		LBaseMaxBytes: 256 << 20,
