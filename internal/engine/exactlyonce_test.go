@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -136,93 +134,6 @@ func (c *cutConn) Read(b []byte) (int, error) {
 		return 0, errors.New("connection was cut")
 	}
 	return n, err
-}
-
-// (b) The broker fails EndTxn with the code that franz-go takes for an abort
-// although it has committed: the group's offsets tell the truth.
-func TestExactlyOnceWhenCommitLooksLikeAbort(t *testing.T) {
-	w := newWorld(t)
-	var faulted atomic.Int64
-	// The real request is carried out through a connection of our own; what
-	// the engine gets to see is UNKNOWN_SERVER_ERROR.
-	other, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	var pass sync.Map
-	w.cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		w.cluster.KeepControl()
-		r := req.(*kmsg.EndTxnRequest)
-		if !r.Commit {
-			return nil, nil, false
-		}
-		if _, ours := pass.LoadAndDelete(r.TransactionalID); ours {
-			return nil, nil, false
-		}
-		if faulted.Add(1)%3 != 0 {
-			return nil, nil, false
-		}
-		pass.Store(r.TransactionalID, true)
-		done := make(chan error, 1)
-		go func() {
-			again := *r
-			resp, err := again.RequestWith(context.Background(), other)
-			if err == nil {
-				err = kerr.ErrorForCode(resp.ErrorCode)
-			}
-			done <- err
-		}()
-		w.cluster.SleepControl(func() {
-			if err := <-done; err != nil {
-				t.Errorf("real EndTxn: %v", err)
-			}
-		})
-		resp := r.ResponseKind().(*kmsg.EndTxnResponse)
-		resp.ErrorCode = kerr.UnknownServerError.Code
-		return resp, nil, true
-	})
-	e := w.startCounter(w.config(t.TempDir()), &counter{})
-	for i := range 12 {
-		w.feed(i*20, i*20+20, 5)
-		w.eventuallyAudit(i*20+20, 5)
-	}
-	s := e.group()
-	if s.Resolved == 0 && s.Restarts == 0 {
-		t.Fatalf("no outcome had to be resolved: the test tests nothing (%d faults)", faulted.Load())
-	}
-	t.Logf("%d outcomes resolved, %d restarts", s.Resolved, s.Restarts)
-}
-
-// (b) The broker refuses to commit now and then.
-func TestExactlyOnceWithRefusedCommits(t *testing.T) {
-	for _, f := range []struct {
-		name string
-		kfake.Fault
-	}{
-		{"offsets", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownServerError, Count: 3}},
-		{"end", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 2}},
-		{"fenced", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.InvalidProducerEpoch, Count: 1}},
-		{"produce", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.InvalidTxnState, Count: 1}},
-	} {
-		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			e := w.startCounter(w.config(t.TempDir()), &counter{})
-			w.feed(0, 50, 5)
-			w.eventuallyAudit(50, 5)
-			h := w.cluster.Fault(f.Fault)
-			for i := range 5 {
-				w.feed(50+i*20, 70+i*20, 5)
-				<-time.After(20 * time.Millisecond) // so that there are several transactions
-			}
-			w.eventuallyAudit(150, 5)
-			if h.Hits() == 0 {
-				t.Fatal("no fault was met: the test tests nothing")
-			}
-			s := e.group()
-			t.Logf("%d faults, %d aborts, %d restarts", h.Hits(), s.Aborts, s.Restarts)
-		})
-	}
 }
 
 // (c) A crash between the commit and local state: the table is behind its
@@ -395,7 +306,7 @@ func (n *network) down(down bool) {
 }
 
 // Everything at once, in an order that a seed decides: processes come, go and
-// die, folders are wiped, answers are lost, commits are refused, while records
+// die, folders are wiped, answers are lost, the broker has mishaps, while records
 // arrive. Whatever the order, the audit holds at the end.
 func TestExactlyOnceUnderEverything(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
@@ -466,10 +377,8 @@ func TestExactlyOnceUnderEverything(t *testing.T) {
 			procs[i].net.down(true)
 			zombies = append(zombies, procs[i])
 			dirs[i], procs[i] = fresh(i), nil
-		case what == 3:
-			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownServerError})
-		case what == 4:
-			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError})
+		case what == 3 || what == 4:
+			w.mishap(rnd)
 		default:
 			<-time.After(time.Duration(rnd.IntN(40)) * time.Millisecond)
 		}

@@ -13,14 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"github.com/touchstone-platform/touchstone/processors"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The tests run on a fake broker in the same process (fake_test.go); with the
+// build tag kafka, on a real one (kafka_test.go). The two files differ in what
+// is done to a cluster beyond the Kafka protocol.
 
 // The counter station adds one to the count of a key for each record, and
 // emits the count. Exactly once then means: to a read-committed reader the
@@ -68,38 +70,28 @@ func (textCodec) Decode(b []byte) (any, error) { return string(b), nil }
 
 type world struct {
 	t       testing.TB
-	cluster *kfake.Cluster
+	cluster cluster
 	brokers []string
 	cl      *kgo.Client
+	adm     *kadm.Client
 }
 
 const testPartitions = 4
 
-// newWorld starts a broker with the topics of the counter.
+// newWorld gives an empty cluster with the topics of the counter.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder(), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
-	w := &world{t: t, cluster: cluster, brokers: cluster.ListenAddrs()}
+	w := &world{t: t}
+	w.open()
 	w.topics(testPartitions, "in", "out", "dead", "counter-table")
+	var err error
 	w.cl, err = kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.cl.Close)
+	w.adm = kadm.NewClient(w.cl)
 	return w
-}
-
-func (w *world) topics(partitions int32, names ...string) {
-	w.t.Helper()
-	for _, n := range names {
-		if err := w.cluster.CreateTopic(n, partitions, nil); err != nil {
-			w.t.Fatal(err)
-		}
-	}
 }
 
 // testLog sends the engine's log to the test's, at the level that
@@ -191,7 +183,7 @@ func (r *running) waitReady() {
 // eventually waits until check gives nil.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		err := check()
 		if err == nil {
@@ -200,7 +192,7 @@ func eventually(t testing.TB, what string, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for %s: %v", what, err)
 		}
-		<-time.After(5 * time.Millisecond)
+		<-time.After(lookEvery)
 	}
 }
 
@@ -219,28 +211,39 @@ func (w *world) feed(first, last, keys int) {
 // read gives all committed records of a topic up to its end as of now.
 func (w *world) read(topic string) []Record {
 	w.t.Helper()
+	for began := time.Now(); ; <-time.After(lookEvery) {
+		out, err := w.tryRead(topic)
+		if err == nil {
+			return out
+		}
+		if !kerr.IsRetriable(err) || time.Since(began) > patience {
+			w.t.Fatalf("read %s: %v", topic, err)
+		}
+	}
+}
+
+func (w *world) tryRead(topic string) (out []Record, err error) {
 	e := &Engine{cfg: Config{Brokers: w.brokers}.withDefaults()}
 	k, err := newKafka(&e.cfg)
 	if err != nil {
-		w.t.Fatal(err)
+		return nil, err
 	}
 	defer k.close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	ps, err := k.partitions(ctx, topic)
 	if err != nil {
-		w.t.Fatal(err)
+		return nil, err
 	}
-	var out []Record
 	for _, p := range ps {
 		_, at, end, err := k.position(ctx, topic, p)
 		if err != nil {
-			w.t.Fatal(err)
+			return nil, err
 		}
 		for at < end {
 			fp, next, err := k.fetch(ctx, topic, p, at, 1<<20)
 			if err != nil {
-				w.t.Fatalf("read %s/%d@%d: %v", topic, p, at, err)
+				return nil, fmt.Errorf("%d@%d: %w", p, at, err)
 			}
 			for _, r := range fp.Records {
 				out = append(out, recordOf(r))
@@ -251,7 +254,7 @@ func (w *world) read(topic string) []Record {
 			at = next
 		}
 	}
-	return out
+	return out, nil
 }
 
 // audit checks exactly-once for inputs 0..n-1 over keys.

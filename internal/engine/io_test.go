@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 
@@ -263,14 +265,17 @@ func TestEnsureTopics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ti := w.cluster.TopicInfo("new.a")
-	if ti == nil || *ti.Configs["cleanup.policy"] != "compact" {
-		t.Errorf("%+v", ti)
+	configs, err := w.adm.DescribeTopicConfigs(ctx, "new.a")
+	if err != nil || len(configs) != 1 || configs[0].Err != nil {
+		t.Fatal(configs, err)
 	}
-	if n := len(w.cluster.PartitionInfos("new.b")); n != 5 {
-		t.Errorf("%d partitions", n)
+	if i := slices.IndexFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "cleanup.policy" && c.MaybeValue() == "compact" }); i < 0 {
+		t.Errorf("%+v", configs[0].Configs)
 	}
-	err := e.EnsureTopics(ctx, []TopicSpec{{Name: "new.a", Partitions: 4}, {Name: "in", Partitions: 9}})
+	if d, err := w.adm.ListTopics(ctx, "new.b"); err != nil || len(d["new.b"].Partitions) != 5 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	err = e.EnsureTopics(ctx, []TopicSpec{{Name: "new.a", Partitions: 4}, {Name: "in", Partitions: 9}})
 	if err == nil || !strings.Contains(err.Error(), "topic new.a has 3 partitions, expected 4") || !strings.Contains(err.Error(), "topic in has 4 partitions, expected 9") {
 		t.Errorf("got %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/processors"
@@ -183,11 +184,7 @@ func TestRecreatedTopic(t *testing.T) {
 	e := w.startCounter(w.config(dir), &counter{})
 	w.eventuallyAudit(50, 5)
 	e.stop()
-	for _, topic := range []string{"in", "out", "counter-table"} {
-		if err := w.cluster.DeleteTopic(topic); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.deleteTopics("in", "out", "counter-table")
 	w.topics(testPartitions, "in", "out", "counter-table")
 	w.cl.PurgeTopicsFromClient("in", "counter-table")
 	w.feed(0, 500, 5)
@@ -196,9 +193,8 @@ func TestRecreatedTopic(t *testing.T) {
 	e.stop()
 	// Once more with nothing to hide behind: the local offset is valid in the
 	// new log as well, only the topic's id differs.
-	if err := w.cluster.DeleteTopic("counter-table"); err != nil {
-		t.Fatal(err)
-	}
+	w.deleteTopics("counter-table")
+	w.cl.PurgeTopicsFromClient("counter-table")
 	w.topics(testPartitions, "counter-table")
 	var rs []*kgo.Record
 	for i := range 2000 {
@@ -245,8 +241,10 @@ func TestLogStartBeyondLocalOffset(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 1 {
-			if err := w.cluster.DeleteRecords("counter-table", p, -1); err != nil {
-				t.Fatal(err)
+			var upTo kadm.Offsets
+			upTo.Add(kadm.Offset{Topic: "counter-table", Partition: p, At: -1})
+			if res, err := w.adm.DeleteRecords(ctx, upTo); err != nil || res.Error() != nil {
+				t.Fatal(err, res.Error())
 			}
 		}
 	}
@@ -281,7 +279,7 @@ func TestStopWithoutBroker(t *testing.T) {
 	w.eventuallyAudit(100, 5)
 	w.feed(100, 101, 5)
 	<-stepped
-	w.cluster.Close()
+	w.allGone()
 	close(gone)
 	began := time.Now()
 	e.stop()

@@ -10,10 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
@@ -181,24 +178,7 @@ func (pickyCodec) Decode(b []byte) (any, error) {
 // instead of holding up the partition.
 func TestRefusedOutputIsDeadLetter(t *testing.T) {
 	w := newWorld(t)
-	out := w.cluster.TopicInfo("out").TopicID
-	h := w.cluster.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.MessageTooLarge, Count: -1,
-		When: func(r kmsg.Request) bool {
-			for _, topic := range r.(*kmsg.ProduceRequest).Topics {
-				if topic.Topic != "out" && topic.TopicID != out {
-					continue
-				}
-				for _, p := range topic.Partitions {
-					if len(p.Records) > 3000 {
-						return true
-					}
-				}
-			}
-			return false
-		},
-	})
-	defer h.Remove()
+	w.refuseLarge("out", 3000)
 	cfg := w.config(t.TempDir())
 	cfg.ClientOptions = []kgo.Opt{kgo.ProducerBatchCompression(kgo.NoCompression())}
 	w.start(cfg, func(e *Engine) {

@@ -41,7 +41,12 @@ func (c *Cluster) claim() error {
 func (c *Cluster) Reset(t testing.TB) {
 	t.Helper()
 	err := await(60*time.Second, func(ctx context.Context) error {
-		if err := c.deleteTopics(ctx); err != nil {
+		topics, err := c.adm.ListTopics(ctx)
+		if err != nil {
+			return err
+		}
+		names := slices.DeleteFunc(topics.Names(), func(n string) bool { return n == marker })
+		if err := c.deleteTopics(ctx, names); err != nil {
 			return err
 		}
 		return c.deleteGroups(ctx)
@@ -51,35 +56,29 @@ func (c *Cluster) Reset(t testing.TB) {
 	}
 }
 
-func (c *Cluster) deleteTopics(ctx context.Context) error {
-	topics, err := c.adm.ListTopics(ctx)
+func (c *Cluster) deleteTopics(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	c.cl.PurgeTopicsFromClient(names...) // it remembers their ids
+	res, err := c.adm.DeleteTopics(ctx, names...)
 	if err != nil {
 		return err
 	}
-	names := slices.DeleteFunc(topics.Names(), func(n string) bool { return n == marker })
-	if len(names) > 0 {
-		c.cl.PurgeTopicsFromClient(names...) // it remembers their ids
-		res, err := c.adm.DeleteTopics(ctx, names...)
-		if err != nil {
-			return err
-		}
-		for _, r := range res {
-			if r.Err != nil && !errors.Is(r.Err, kerr.UnknownTopicOrPartition) {
-				return fmt.Errorf("delete topic %s: %w", r.Topic, r.Err)
-			}
+	for _, r := range res {
+		if r.Err != nil && !errors.Is(r.Err, kerr.UnknownTopicOrPartition) {
+			return fmt.Errorf("delete topic %s: %w", r.Topic, r.Err)
 		}
 	}
-	return c.everywhere(ctx, nil, func(broker int32, have map[string]kmsg.MetadataResponseTopic) error {
-		for name, d := range have {
-			if !d.IsInternal && name != marker {
-				return fmt.Errorf("broker %d still knows topic %s", broker, name)
-			}
+	return c.everywhere(ctx, names, func(broker int32, have map[string]kmsg.MetadataResponseTopic) error {
+		for name := range have {
+			return fmt.Errorf("broker %d still knows topic %s", broker, name)
 		}
 		return nil
 	})
 }
 
-// everywhere asks every broker by itself what it knows of topics; nil asks for all.
+// everywhere asks every broker by itself what it knows of topics.
 func (c *Cluster) everywhere(ctx context.Context, topics []string, check func(broker int32, have map[string]kmsg.MetadataResponseTopic) error) error {
 	brokers, err := c.adm.ListBrokers(ctx)
 	if err != nil {
@@ -87,13 +86,10 @@ func (c *Cluster) everywhere(ctx context.Context, topics []string, check func(br
 	}
 	for _, b := range brokers {
 		req := kmsg.NewPtrMetadataRequest()
-		if topics != nil {
-			req.Topics = []kmsg.MetadataRequestTopic{}
-			for _, name := range topics {
-				rt := kmsg.NewMetadataRequestTopic()
-				rt.Topic = kmsg.StringPtr(name)
-				req.Topics = append(req.Topics, rt)
-			}
+		for _, name := range topics {
+			rt := kmsg.NewMetadataRequestTopic()
+			rt.Topic = kmsg.StringPtr(name)
+			req.Topics = append(req.Topics, rt)
 		}
 		resp, err := c.cl.Broker(int(b.NodeID)).RetriableRequest(ctx, req)
 		if err != nil {
@@ -146,4 +142,45 @@ func (c *Cluster) deleteGroups(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// CreateTopics creates topics with the cluster's replication and waits until
+// every broker knows them and their leaders.
+func (c *Cluster) CreateTopics(t testing.TB, partitions int32, names ...string) {
+	t.Helper()
+	err := await(60*time.Second, func(ctx context.Context) error {
+		res, err := c.adm.CreateTopics(ctx, partitions, -1, nil, names...)
+		if err != nil {
+			return err
+		}
+		for _, r := range res {
+			if r.Err != nil && !errors.Is(r.Err, kerr.TopicAlreadyExists) {
+				return fmt.Errorf("create topic %s: %w", r.Topic, r.Err)
+			}
+		}
+		return c.everywhere(ctx, names, func(broker int32, have map[string]kmsg.MetadataResponseTopic) error {
+			for _, name := range names {
+				if n := len(have[name].Partitions); n != int(partitions) {
+					return fmt.Errorf("broker %d knows %d of %d partitions of topic %s", broker, n, partitions, name)
+				}
+				for _, p := range have[name].Partitions {
+					if p.Leader < 0 || p.ErrorCode != 0 {
+						return fmt.Errorf("broker %d knows no leader of %s/%d: %w", broker, name, p.Partition, kerr.ErrorForCode(p.ErrorCode))
+					}
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatalf("create topics: %v\n%s", err, c.Excerpt())
+	}
+}
+
+// DeleteTopics deletes topics and waits until no broker knows them.
+func (c *Cluster) DeleteTopics(t testing.TB, names ...string) {
+	t.Helper()
+	if err := await(60*time.Second, func(ctx context.Context) error { return c.deleteTopics(ctx, names) }); err != nil {
+		t.Fatalf("delete topics: %v\n%s", err, c.Excerpt())
+	}
 }
