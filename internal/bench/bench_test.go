@@ -214,6 +214,22 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
+func TestBusyTime(t *testing.T) {
+	for stat, want := range map[string]time.Duration{
+		"cpu  100 20 30 4000 500 6 7 8 50 60\ncpu0 1 1 1 1 1 1 1 1 1 1\n": (100 + 20 + 30 + 6 + 7 + 8) * 10 * time.Millisecond,
+		"cpu 1 2\n":             0,
+		"cpu 1 2 3 4 5 6 7 x\n": 0,
+		"":                      0,
+	} {
+		if got := busyTime([]byte(stat)); got != want {
+			t.Errorf("%q: %s, expected %s", stat, got, want)
+		}
+	}
+	if got := others(3*time.Second, 2*time.Second, 2*time.Second); got != 0.5 {
+		t.Errorf("%g processors with others, expected 0.5", got)
+	}
+}
+
 func burn(d time.Duration) {
 	for began, n := time.Now(), 0; time.Since(began) < d; n++ {
 		_ = n * n

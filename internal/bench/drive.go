@@ -24,8 +24,10 @@ type Throughput struct {
 	// CPUPerMillion is CPU-seconds of the whole process per million deliveries,
 	// the broker, the load generator and garbage collection included.
 	CPUPerMillion float64 `json:"cpuSecondsPerMillion"`
-	// Processors that were busy on average.
+	// Processors that were busy on average, and those that were busy with other
+	// processes of the machine: they took what they took from this one.
 	Processors float64 `json:"processorsBusy"`
+	Others     float64 `json:"processorsOfOthers"`
 	PeakRSS    int64   `json:"peakRssBytes"`
 }
 
@@ -38,6 +40,8 @@ func (s *system) drive(ctx context.Context, backlog int, next func() (delivery, 
 		failed   atomic.Pointer[error]
 		before   = s.outcomes()
 		cpu      = cpuTime()
+		machine  = machineTime()
+		started  = time.Now()
 		began    time.Time // of the first visible effect
 		ended    time.Time
 		seconds  []float64
@@ -127,7 +131,8 @@ func (s *system) drive(ctx context.Context, backlog int, next func() (delivery, 
 	t.PerSecond = float64(t.Deliveries) / t.Elapsed.Seconds()
 	used := cpuTime() - cpu
 	t.CPUPerMillion = used.Seconds() / float64(t.Deliveries) * 1e6
-	t.Processors = used.Seconds() / t.Elapsed.Seconds()
+	t.Processors = used.Seconds() / ended.Sub(started).Seconds()
+	t.Others = others(machineTime()-machine, used, ended.Sub(started))
 	if slices.Sort(seconds); len(seconds) > 0 {
 		t.Slowest, t.Median = seconds[0], seconds[len(seconds)/2]
 	}
@@ -161,6 +166,7 @@ type Latency struct {
 	// Accepted is from the moment at which it was due to the acknowledgement.
 	Accepted   Quantiles `json:"dueToAccepted"`
 	Processors float64   `json:"processorsBusy"`
+	Others     float64   `json:"processorsOfOthers"`
 	PeakRSS    int64     `json:"peakRssBytes"`
 }
 
@@ -198,7 +204,7 @@ const lookEvery = time.Millisecond
 func (s *system) pace(ctx context.Context, rate float64, duration time.Duration, next func() delivery) (Latency, error) {
 	l := Latency{Rate: rate, Deliveries: int(rate * duration.Seconds())}
 	answers := make(chan paced, l.Deliveries)
-	cpu, began := cpuTime(), time.Now()
+	cpu, machine, began := cpuTime(), machineTime(), time.Now()
 	sent := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -259,7 +265,9 @@ func (s *system) pace(ctx context.Context, rate float64, duration time.Duration,
 		}
 		open = left
 	}
-	l.Processors = (cpuTime() - cpu).Seconds() / time.Since(began).Seconds()
+	used, elapsed := cpuTime()-cpu, time.Since(began)
+	l.Processors = used.Seconds() / elapsed.Seconds()
+	l.Others = others(machineTime()-machine, used, elapsed)
 	l.Visible, l.Whole, l.Accepted = quantiles(visible), quantiles(whole), quantiles(accepted)
 	return l, nil
 }

@@ -20,6 +20,42 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// machineTime is what all processors of the machine have been busy so far, by
+// whatever process; 0 where there is no /proc/stat. A tick is a hundredth of a
+// second on Linux, whatever the kernel uses inside.
+func machineTime() time.Duration {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	return busyTime(b)
+}
+
+// busyTime reads the first line of /proc/stat: "cpu", then ticks in user, nice,
+// system, idle, iowait, irq, softirq and steal, all but idle and iowait busy.
+// What follows is contained in user and nice. See proc_stat(5).
+func busyTime(stat []byte) time.Duration {
+	line, _, _ := bytes.Cut(stat, []byte("\n"))
+	f := bytes.Fields(line)
+	if len(f) < 9 || string(f[0]) != "cpu" {
+		return 0
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, err := strconv.ParseInt(string(f[i]), 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// others gives how many processors were busy with other processes on average.
+func others(machine, ours, elapsed time.Duration) float64 {
+	return max((machine-ours).Seconds()/elapsed.Seconds(), 0)
+}
+
 // maxRSS is the most memory, in bytes, that the process ever had resident.
 func maxRSS() int64 {
 	var u syscall.Rusage

@@ -58,11 +58,11 @@ func (r Report) WriteText(w io.Writer) error {
 	}{{"load", r.Load}, {"throughput", r.Throughput}} {
 		line("%s\tdeliveries\t%d in %s", x.name, x.t.Deliveries, ms(x.t.Elapsed))
 		line("\tsignals per second\t%.0f\t(slowest second %.0f, median %.0f)", x.t.PerSecond, x.t.Slowest, x.t.Median)
-		line("\tCPU-seconds per million\t%.1f\t(%.2f processors busy)", x.t.CPUPerMillion, x.t.Processors)
+		line("\tCPU-seconds per million\t%.1f\t(%.2f processors busy, %.2f with other processes)", x.t.CPUPerMillion, x.t.Processors, x.t.Others)
 		line("\tpeak RSS\t%s", mib(x.t.PeakRSS))
 	}
 	if l := r.Latency; l.Deliveries > 0 {
-		line("latency\tdeliveries\t%d at %g per second\t(%.2f processors busy)", l.Deliveries, l.Rate, l.Processors)
+		line("latency\tdeliveries\t%d at %g per second\t(%.2f processors busy, %.2f with other processes)", l.Deliveries, l.Rate, l.Processors, l.Others)
 		for _, x := range []struct {
 			name string
 			q    Quantiles
