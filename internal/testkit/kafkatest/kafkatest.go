@@ -217,23 +217,28 @@ func (c *Cluster) own(t testing.TB, i int) *node {
 func (c *Cluster) Kill(t testing.TB, i int) {
 	t.Helper()
 	n := c.own(t, i)
-	t.Cleanup(func() { c.Restart(t, i) })
+	t.Cleanup(func() { c.Restart(t) })
 	n.p.kill()
 }
 
-// Restart starts a broker that was killed, on its old data and address, and
-// waits until all replicas are in sync.
-func (c *Cluster) Restart(t testing.TB, i int) {
+// Restart starts all brokers that were killed, on their old data and addresses,
+// and waits until all replicas are in sync.
+func (c *Cluster) Restart(t testing.TB) {
 	t.Helper()
-	n := c.own(t, i)
-	if n.p.alive() == nil {
+	dead := 0
+	for i := range c.nodes {
+		if n := c.own(t, i); n.p.alive() != nil {
+			dead++
+			if err := c.start(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if dead == 0 {
 		return
 	}
-	if err := c.start(n); err != nil {
-		t.Fatal(err)
-	}
 	if err := c.awaitReady(len(c.nodes)); err != nil {
-		t.Fatalf("restart of broker %d: %v\n%s", n.id, err, c.Excerpt())
+		t.Fatalf("restart of %d brokers: %v\n%s", dead, err, c.Excerpt())
 	}
 	c.AwaitInSync(t)
 }

@@ -33,7 +33,7 @@ func TestCluster(t *testing.T) {
 		}
 		if c.Size() > 0 {
 			c.Kill(t, 0)
-			c.Restart(t, 0)
+			c.Restart(t)
 			c.Pause(t, 0)
 			c.Resume(t, 0)
 		}

@@ -2,11 +2,14 @@ package kafkatest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 )
 
@@ -51,21 +54,46 @@ func StartRegistry() (r *Registry, err error) {
 }
 
 func (r *Registry) ping(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/subjects", nil)
+	_, err := r.ask(ctx, http.MethodGet, "/subjects")
+	return err
+}
+
+func (r *Registry) ask(ctx context.Context, method, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.url+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	req.Close = true
+	req.Close = true // no idle connection outlives a test
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s %s", req.URL, res.Status, body)
+		err = fmt.Errorf("%s %s: %s %s", method, req.URL, res.Status, body)
 	}
-	return err
+	return body, err
+}
+
+// Reset deletes all subjects.
+func (r *Registry) Reset(t testing.TB) {
+	t.Helper()
+	body, err := r.ask(t.Context(), http.MethodGet, "/subjects")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var subjects []string
+	if err := json.Unmarshal(body, &subjects); err != nil {
+		t.Fatalf("subjects %s: %v", body, err)
+	}
+	for _, s := range subjects {
+		for _, how := range []string{"", "?permanent=true"} {
+			if _, err := r.ask(t.Context(), http.MethodDelete, "/subjects/"+url.PathEscape(s)+how); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // URL is that of the Confluent-compatible API.

@@ -1,0 +1,106 @@
+//go:build kafka
+
+package engine
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The tests here take brokers away under load. They need brokers of their own.
+
+// load feeds records until it is told to stop, and then tells how many it fed.
+// Nothing that was not acknowledged counts, and it goes on until it is.
+func (w *world) load(keys int) (stop func() int) {
+	fed := 0
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+			w.feed(fed, fed+20, keys)
+			fed += 20
+		}
+	})
+	return func() int {
+		close(done)
+		wg.Wait()
+		return fed
+	}
+}
+
+// progress waits until another n records were counted.
+func (r *running) progress(n int64) {
+	r.t.Helper()
+	at := r.group().Records
+	eventually(r.t, "more records", func() error {
+		if got := r.group().Records; got < at+n {
+			return fmt.Errorf("%d of %d", got, at+n)
+		}
+		return nil
+	})
+}
+
+// Each broker in turn is killed while records arrive, and comes back.
+func TestBrokerKilled(t *testing.T) {
+	w := newWorld(t)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	stop := w.load(9)
+	e.progress(500)
+	for i := range w.cluster.Size() {
+		w.cluster.Kill(t, i)
+		if w.cluster.Size() > 1 {
+			e.progress(500) // the others do its work
+		}
+		w.cluster.Restart(t)
+		e.progress(500)
+	}
+	n := stop()
+	w.eventuallyAudit(n, 9)
+	s := e.group()
+	t.Logf("%d records, %d brokers killed one by one: %d aborts, %d outcomes resolved, %d restarts", n, w.cluster.Size(), s.Aborts, s.Resolved, s.Restarts)
+}
+
+// A broker hangs for longer than sessions and transactions may be silent, and
+// goes on as if nothing had been.
+func TestBrokerHangs(t *testing.T) {
+	w := newWorld(t)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	stop := w.load(9)
+	e.progress(500)
+	for i := range w.cluster.Size() {
+		w.cluster.Pause(t, i)
+		<-time.After(8 * time.Second)
+		w.cluster.Resume(t, i)
+		e.progress(500)
+		w.cluster.AwaitInSync(t)
+	}
+	n := stop()
+	w.eventuallyAudit(n, 9)
+	s := e.group()
+	t.Logf("%d records, %d brokers hung one by one: %d aborts, %d outcomes resolved, %d restarts", n, w.cluster.Size(), s.Aborts, s.Resolved, s.Restarts)
+}
+
+// All brokers are gone for longer than sessions and transactions may be silent.
+func TestBrokersAllGone(t *testing.T) {
+	w := newWorld(t)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	stop := w.load(9)
+	e.progress(500)
+	for i := range w.cluster.Size() {
+		w.cluster.Kill(t, i)
+	}
+	<-time.After(15 * time.Second)
+	w.cluster.Restart(t)
+	e.progress(500)
+	n := stop()
+	w.eventuallyAudit(n, 9)
+	s := e.group()
+	t.Logf("%d records, all brokers gone for 15 s: %d aborts, %d outcomes resolved, %d restarts", n, s.Aborts, s.Resolved, s.Restarts)
+}
