@@ -10,9 +10,14 @@ LISTEN ?= 127.0.0.1:8080
 # The tests that read the real input beside the repository.
 DATA_TESTS := TestData|TestPublished|TestPostgresProducts|TestOtherEnvelopes|TestWeatherPolls|TestAvroVerdicts|TestTraceparentVerdicts
 
+# What the tests on a real Kafka leave out: the tests of the embedded mode, and
+# one that is about merging alone and starts twelve systems.
+NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry
+KAFKA_PACKAGES := ./internal/testkit/kafkatest ./internal/engine ./internal/e2e
+
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/touchstone, a static binary
@@ -30,11 +35,26 @@ test: ## Run all tests; needs neither Docker nor a network
 race: ## Run all tests under the race detector
 	go test -race -timeout 20m ./...
 
+.PHONY: test-kafka
+test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on three brokers; needs Java 17 and Maven
+	@set -e; \
+	if [ -n "$$KAFKA_BROKERS" ]; then \
+		echo "== $$KAFKA_BROKERS; brokers that are not ours are not killed"; \
+		go test -tags kafka -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)|TestBroker|TestStopWithoutBroker|TestExactlyOnceUnderEverything' $(KAFKA_PACKAGES); \
+	else \
+		for size in 1 3; do \
+			echo "== brokers: $$size"; \
+			KAFKA_TEST_SIZE=$$size go test -tags kafka -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
+		done; \
+	fi
+
 .PHONY: lint
 lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the module files
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:"; echo "$$files"; exit 1; fi
 	go vet ./...
+	go vet -tags kafka $(KAFKA_PACKAGES)
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags kafka $(KAFKA_PACKAGES)
 	go test -count=1 ./internal/lint
 	go mod verify
 	go mod tidy -diff

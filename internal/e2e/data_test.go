@@ -225,6 +225,7 @@ func TestDataGitHub(t *testing.T) {
 		t.Error("copies changed entities")
 	}
 
+	s.stop()
 	plain := start(t, t.TempDir(), define(t, github), githubSecrets)
 	plain.postAll(len(ds), func(i int) answer { return plain.post("/v1/ingress/github", ds[i].Payload, githubHeaders(ds[i], "")) })
 	n := count(plain.settle("code-hosting", len(ds), 60*time.Second))

@@ -1,6 +1,7 @@
 // Package e2e tests the whole of Touchstone from outside: over HTTP and the
-// Kafka protocol, in one process with the embedded broker and registry. It
-// holds tests only.
+// Kafka protocol, in one process with the embedded broker and registry; with
+// the build tag kafka, against a real Kafka and a real registry. It holds tests
+// only.
 package e2e
 
 import (
@@ -35,7 +36,9 @@ type system struct {
 // setup changes the options of a system before it starts.
 type setup func(*app.DevOptions)
 
-// start runs a system in a folder until the test ends, or stop is called.
+// start runs a system in a folder until the test ends, or stop is called. The
+// folder stands for all that outlives the system: with a new one, the broker
+// and the registry are empty. One system runs at a time.
 func start(t testing.TB, dir string, domains []*definition.Domain, change ...setup) *system {
 	t.Helper()
 	o := app.DevOptions{Dir: dir, Listen: "127.0.0.1:0", KafkaListen: "127.0.0.1:0", RegistryListen: "127.0.0.1:0"}
@@ -52,7 +55,8 @@ func start(t testing.TB, dir string, domains []*definition.Domain, change ...set
 	o.Started = func(a app.DevAddresses) { started <- a }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- app.Dev(ctx, o) }()
+	run := assembly(t, dir)
+	go func() { done <- run(ctx, o) }()
 	s := &system{t: t, dir: dir, http: &http.Client{Timeout: 30 * time.Second}}
 	stopped := false
 	s.stop = func() {

@@ -57,14 +57,14 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := runTests(m)
 	if built != "" {
 		os.RemoveAll(built)
 	}
 	os.Exit(code)
 }
 
-// child is a running `touchstone dev`.
+// child is the program at work.
 type child struct {
 	*system
 	cmd   *exec.Cmd
@@ -120,15 +120,14 @@ func (l *transcript) find(what string, within time.Duration) (string, error) {
 	}
 }
 
-// spawn starts `touchstone dev` on free ports.
-func spawn(t *testing.T, dir, definition string, args ...string) *child {
+// spawn starts the program and follows what it says.
+func spawn(t *testing.T, dir string, args ...string) *child {
 	t.Helper()
 	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, append([]string{"dev", "--data", dir, "--domain", definition, "--no-simulators",
-		"--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0"}, args...)...)
+	cmd := exec.Command(bin, args...)
 	cmd.Env = append(os.Environ(), "GITHUB_TEST_SECRET="+githubSecret)
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
@@ -139,18 +138,11 @@ func spawn(t *testing.T, dir, definition string, args ...string) *child {
 	go c.lines.follow(r)
 	go func() { cmd.Wait(); w.Close() }()
 	t.Cleanup(func() { cmd.Process.Kill() })
-	for what, to := range map[string]*string{"console and API": &c.addr.API, "Kafka  ": &c.addr.Kafka, "schema registry": &c.addr.Registry} {
-		line, err := c.lines.find(what, 60*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := strings.Fields(line)
-		*to = f[len(f)-1]
-	}
 	return c
 }
 
-// Oracle: `touchstone dev` is killed with SIGKILL in the middle of an ingest
+// Oracle: the program (`touchstone dev`, or `touchstone serve` on a real Kafka)
+// is killed with SIGKILL in the middle of an ingest
 // of the GitHub set, three times, and started again. Every delivery that was
 // acknowledged is in the journal at the position that was acknowledged; after
 // the rest is sent, each of the 329 deliveries has exactly one entity in its
@@ -167,12 +159,7 @@ func TestKillInTheMiddleOfAnIngest(t *testing.T) {
 	var mu sync.Mutex
 	next := 0
 	for round := range 3 {
-		c := spawn(t, filepath.Join(dir, "data"), definition)
-		if round > 0 {
-			if _, err := c.lines.find("the last stop was unclean", time.Second); err != nil {
-				t.Errorf("the start after a kill does not say so: %v", err)
-			}
-		}
+		c := launch(t, filepath.Join(dir, "data"), definition, round > 0)
 		// Four senders; after another 80 acknowledgements the process is
 		// killed while they go on.
 		target, kill := len(acknowledged)+80, make(chan struct{})
@@ -209,7 +196,7 @@ func TestKillInTheMiddleOfAnIngest(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	c := spawn(t, filepath.Join(dir, "data"), definition)
+	c := launch(t, filepath.Join(dir, "data"), definition, true)
 	c.postAll(len(ds), func(i int) answer { return c.post("/v1/ingress/github", ds[i].Payload, githubHeaders(ds[i], guid(i))) })
 	out := c.settle("code-hosting", len(acknowledged)+len(ds), 60*time.Second)
 	n := count(out)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/touchstone-platform/touchstone/internal/embedded/broker"
 	"github.com/touchstone-platform/touchstone/topology"
 )
 
@@ -32,28 +30,18 @@ func TestReplayFromZero(t *testing.T) {
 	changes := s.length("products.changes")
 	s.stop()
 
-	b, err := broker.Start(broker.Config{Dir: filepath.Join(dir, "broker"), Listen: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	adm := kadm.NewClient(client)
-	for group, input := range map[string]string{topology.Inbox: topology.Journal("products"), topology.Resolve: topology.Signals("products"), topology.Merge: topology.Facts("products"), topology.Publish: topology.Changes("products")} {
-		var zero kadm.Offsets
-		for p := range int32(topology.Defaults().Partitions) {
-			zero.Add(kadm.Offset{Topic: input, Partition: p, At: 0, LeaderEpoch: -1})
+	offline(t, dir, func(client *kgo.Client) {
+		adm := kadm.NewClient(client)
+		for group, input := range map[string]string{topology.Inbox: topology.Journal("products"), topology.Resolve: topology.Signals("products"), topology.Merge: topology.Facts("products"), topology.Publish: topology.Changes("products")} {
+			var zero kadm.Offsets
+			for p := range int32(topology.Defaults().Partitions) {
+				zero.Add(kadm.Offset{Topic: input, Partition: p, At: 0, LeaderEpoch: -1})
+			}
+			if err := adm.CommitAllOffsets(context.Background(), topology.GroupName("products", group), zero); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := adm.CommitAllOffsets(context.Background(), topology.GroupName("products", group), zero); err != nil {
-			t.Fatal(err)
-		}
-	}
-	client.Close()
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
+	})
 
 	again := start(t, dir, define(t, products))
 	// A new delivery behind the replayed ones: when it is through, they are,

@@ -9,7 +9,7 @@
 // delete its topics and groups; so it must be empty at first, and is marked
 // then. Its brokers cannot be killed: tests of broker faults need their own.
 //
-// TOUCHSTONE_KAFKA_SIZE is the number of brokers, 1 (the default) or 3.
+// KAFKA_TEST_SIZE is the number of brokers, 1 (the default) or 3.
 //
 // It is for tests alone: no security, small memory, short time-outs.
 package kafkatest
@@ -38,7 +38,7 @@ import (
 // The variables that choose the cluster.
 const (
 	EnvBrokers = "KAFKA_BROKERS"
-	EnvSize    = "TOUCHSTONE_KAFKA_SIZE"
+	EnvSize    = "KAFKA_TEST_SIZE"
 )
 
 // Cluster is a running Kafka. Its methods are safe for concurrent use, except
@@ -406,8 +406,13 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=33554432
 `
 
+// The log leaves out the pages in which Kafka prints its configuration.
 const logging = `rootLogger.level=INFO
 rootLogger.appenderRef.out.ref=out
+logger.values.name=org.apache.kafka.common.config.AbstractConfig
+logger.values.level=WARN
+logger.config.name=kafka.server.KafkaConfig
+logger.config.level=WARN
 appender.out.type=Console
 appender.out.name=out
 appender.out.layout.type=PatternLayout
