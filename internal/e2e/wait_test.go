@@ -172,13 +172,15 @@ func (s *system) published(domain string) {
 	})
 }
 
-// read reads the committed records of a topic up to its end as of now.
+// read reads the committed records of a topic up to its end as of now. The end
+// is the high watermark: an answered commit may still be on its way to some of
+// its partitions, and this waits for it.
 func (s *system) read(topic string, fn func(*kgo.Record)) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	adm := kadm.NewClient(s.kafka())
-	ends, err := adm.ListCommittedOffsets(ctx, topic)
+	ends, err := adm.ListEndOffsets(ctx, topic)
 	if err != nil || ends.Error() != nil {
 		s.t.Fatal(err, ends.Error())
 	}
