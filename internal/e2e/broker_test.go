@@ -18,7 +18,8 @@ import (
 // do. Every acknowledged delivery is in the journal; each of them has exactly
 // one entity in its first version and one event.
 func TestBrokerKilledUnderIngest(t *testing.T) {
-	ds := githubDeliveries(t)
+	realKafka.RequireOwn(t)
+	ds := deliveries(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "code-hosting.yaml")
 	if err := os.WriteFile(file, []byte(killDefinition), 0o600); err != nil {

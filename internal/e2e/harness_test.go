@@ -167,15 +167,19 @@ func eventually(t testing.TB, what string, within time.Duration, check func() (b
 	}
 }
 
+// dataRoot is where the shared real input is, if it is there.
+func dataRoot() string {
+	if root := os.Getenv("TOUCHSTONE_DATA"); root != "" {
+		return root
+	}
+	return filepath.Join("..", "..", "..", "shared", "data")
+}
+
 // data gives a path in the shared real input; the test is skipped, and says
 // so, where it is absent.
 func data(t testing.TB, elem ...string) string {
 	t.Helper()
-	root := os.Getenv("TOUCHSTONE_DATA")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared", "data")
-	}
-	p := filepath.Join(append([]string{root}, elem...)...)
+	p := filepath.Join(append([]string{dataRoot()}, elem...)...)
 	if _, err := os.Stat(p); err != nil {
 		t.Skipf("real input is absent: %s (set TOUCHSTONE_DATA to its folder)", p)
 	}
