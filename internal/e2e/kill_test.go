@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,7 +129,9 @@ func spawn(t *testing.T, dir string, args ...string) *child {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(bin, args...)
-	cmd.Env = append(os.Environ(), "GITHUB_TEST_SECRET="+githubSecret)
+	// What configures the tests is no configuration of the program.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TOUCHSTONE_") })
+	cmd.Env = append(env, "GITHUB_TEST_SECRET="+githubSecret)
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {

@@ -49,6 +49,7 @@ func (r *running) progress(n int64) {
 
 // Each broker in turn is killed while records arrive, and comes back.
 func TestBrokerKilled(t *testing.T) {
+	realKafka.RequireOwn(t)
 	w := newWorld(t)
 	e := w.startCounter(w.config(t.TempDir()), &counter{})
 	stop := w.load(9)
@@ -70,6 +71,7 @@ func TestBrokerKilled(t *testing.T) {
 // A broker hangs for longer than sessions and transactions may be silent, and
 // goes on as if nothing had been.
 func TestBrokerHangs(t *testing.T) {
+	realKafka.RequireOwn(t)
 	w := newWorld(t)
 	e := w.startCounter(w.config(t.TempDir()), &counter{})
 	stop := w.load(9)
@@ -89,6 +91,7 @@ func TestBrokerHangs(t *testing.T) {
 
 // All brokers are gone for longer than sessions and transactions may be silent.
 func TestBrokersAllGone(t *testing.T) {
+	realKafka.RequireOwn(t)
 	w := newWorld(t)
 	e := w.startCounter(w.config(t.TempDir()), &counter{})
 	stop := w.load(9)

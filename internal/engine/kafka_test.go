@@ -53,6 +53,7 @@ func (w *world) deleteTopics(names ...string) {
 
 // allGone kills all brokers.
 func (w *world) allGone() {
+	w.cluster.RequireOwn(w.t)
 	for i := range w.cluster.Size() {
 		w.cluster.Kill(w.t, i)
 	}
@@ -60,6 +61,7 @@ func (w *world) allGone() {
 
 // mishap stops a broker for a moment; a commit is usually under way.
 func (w *world) mishap(rnd *rand.Rand) {
+	w.cluster.RequireOwn(w.t)
 	i := rnd.IntN(w.cluster.Size())
 	w.cluster.Pause(w.t, i)
 	<-time.After(time.Duration(rnd.IntN(1500)) * time.Millisecond)

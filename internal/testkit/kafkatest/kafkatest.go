@@ -8,6 +8,7 @@
 // If KAFKA_BROKERS names a cluster (host:port,…), that is used instead. Tests
 // delete its topics and groups; so it must be empty at first, and is marked
 // then. Its brokers cannot be killed: tests of broker faults need their own.
+// The registry is started all the same.
 //
 // KAFKA_TEST_SIZE is the number of brokers, 1 (the default) or 3.
 //
@@ -203,12 +204,17 @@ func (c *Cluster) Addrs() []string { return c.addrs }
 // Size is the number of brokers that are ours.
 func (c *Cluster) Size() int { return len(c.nodes) }
 
-// own gives one of our brokers; the test fails if the cluster is another's.
-func (c *Cluster) own(t testing.TB, i int) *node {
+// RequireOwn fails a test that does things to brokers if they are another's.
+func (c *Cluster) RequireOwn(t testing.TB) {
 	t.Helper()
 	if len(c.nodes) == 0 {
 		t.Fatalf("this test kills brokers, and those of %s are not ours: unset it", EnvBrokers)
 	}
+}
+
+func (c *Cluster) own(t testing.TB, i int) *node {
+	t.Helper()
+	c.RequireOwn(t)
 	return c.nodes[i]
 }
 
