@@ -12,7 +12,12 @@
 //
 // KAFKA_TEST_SIZE is the number of brokers, 1 (the default) or 3.
 //
-// It is for tests alone: no security, small memory, short time-outs.
+// Programs that need a Kafka for a while, such as the benchmark against other
+// engines, call Open and the methods that return errors (cluster.go, topics.go);
+// those that take a testing.TB are the same for tests.
+//
+// It is for tests and measurements alone: no security, small memory, short
+// time-outs.
 package kafkatest
 
 import (
@@ -21,15 +26,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -45,12 +50,13 @@ const (
 // Cluster is a running Kafka. Its methods are safe for concurrent use, except
 // that one test at a time may kill, pause and restart.
 type Cluster struct {
-	dir   string
-	lib   string
-	addrs []string
-	nodes []*node // nil if the cluster is another's
-	cl    *kgo.Client
-	adm   *kadm.Client
+	options Options
+	dir     string
+	lib     string
+	addrs   []string
+	nodes   []*node // nil if the cluster is another's
+	cl      *kgo.Client
+	adm     *kadm.Client
 }
 
 // node is one broker, which is also a controller.
@@ -80,6 +86,23 @@ func Main(run func() int, use func(*Cluster)) int {
 	return code
 }
 
+// Options of a cluster of one's own. The zero value is what tests use.
+type Options struct {
+	// Brokers is their number, 1 if zero.
+	Brokers int
+	// Dir is where a folder for the data and the logs is made; the system's
+	// folder for temporary files if empty.
+	Dir string
+	// Java are the options of each broker's JVM, in the place of those for
+	// small and short-lived processes.
+	Java []string
+	// CPUs are the processors that brokers may use, as taskset lists them
+	// ("0", "0-1"); all if empty.
+	CPUs string
+	// Properties are added to server.properties and win over those above them.
+	Properties map[string]string
+}
+
 // Start starts the cluster that the environment asks for and waits until it
 // works, with transactions of version 2 (KIP-890).
 func Start() (c *Cluster, err error) {
@@ -99,11 +122,18 @@ func Start() (c *Cluster, err error) {
 			return nil, fmt.Errorf("%s: found %q, expected 1 or 3", EnvSize, s)
 		}
 	}
-	c = &Cluster{}
+	return Open(Options{Brokers: size})
+}
+
+// Open starts a cluster, whatever the environment says, and waits until it
+// works. The caller closes it.
+func Open(o Options) (c *Cluster, err error) {
+	size := max(o.Brokers, 1)
+	c = &Cluster{options: o}
 	if c.lib, err = kafkaJars(); err != nil {
-		return nil, fmt.Errorf("a real Kafka for tests: %w", err)
+		return nil, fmt.Errorf("a real Kafka: %w", err)
 	}
-	if c.dir, err = os.MkdirTemp("", "touchstone-kafka-"); err != nil {
+	if c.dir, err = os.MkdirTemp(o.Dir, "touchstone-kafka-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -204,96 +234,6 @@ func (c *Cluster) Addrs() []string { return c.addrs }
 // Size is the number of brokers that are ours.
 func (c *Cluster) Size() int { return len(c.nodes) }
 
-// RequireOwn fails a test that does things to brokers if they are another's.
-func (c *Cluster) RequireOwn(t testing.TB) {
-	t.Helper()
-	if len(c.nodes) == 0 {
-		t.Fatalf("this test kills brokers, and those of %s are not ours: unset it", EnvBrokers)
-	}
-}
-
-func (c *Cluster) own(t testing.TB, i int) *node {
-	t.Helper()
-	c.RequireOwn(t)
-	return c.nodes[i]
-}
-
-// Kill kills a broker with SIGKILL. Restart brings it back; if the test does
-// not, its end does.
-func (c *Cluster) Kill(t testing.TB, i int) {
-	t.Helper()
-	n := c.own(t, i)
-	t.Cleanup(func() { c.Restart(t) })
-	n.p.kill()
-}
-
-// Restart starts all brokers that were killed, on their old data and addresses,
-// and waits until all replicas are in sync.
-func (c *Cluster) Restart(t testing.TB) {
-	t.Helper()
-	dead := 0
-	for i := range c.nodes {
-		if n := c.own(t, i); n.p.alive() != nil {
-			dead++
-			if err := c.start(n); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if dead == 0 {
-		return
-	}
-	if err := c.awaitReady(len(c.nodes)); err != nil {
-		t.Fatalf("restart of %d brokers: %v\n%s", dead, err, c.Excerpt())
-	}
-	c.AwaitInSync(t)
-}
-
-// AwaitInSync waits until every replica of every partition is in sync.
-func (c *Cluster) AwaitInSync(t testing.TB) {
-	t.Helper()
-	err := await(90*time.Second, func(ctx context.Context) error {
-		topics, err := c.adm.ListTopicsWithInternal(ctx)
-		if err != nil {
-			return err
-		}
-		for _, d := range topics {
-			for _, p := range d.Partitions {
-				if p.Err != nil || p.Leader < 0 || len(p.ISR) < len(p.Replicas) {
-					return fmt.Errorf("%s/%d: leader %d, %d of %d replicas in sync, %v", d.Topic, p.Partition, p.Leader, len(p.ISR), len(p.Replicas), p.Err)
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatalf("replicas in sync: %v\n%s", err, c.Excerpt())
-	}
-}
-
-// Pause stops a broker with SIGSTOP: its connections stay open and nothing
-// answers. Resume lets it go on; if the test does not, its end does.
-func (c *Cluster) Pause(t testing.TB, i int) {
-	t.Helper()
-	n := c.own(t, i)
-	t.Cleanup(func() { c.Resume(t, i) })
-	if err := n.p.signal(syscall.SIGSTOP); err != nil {
-		t.Fatalf("pause broker %d: %v", n.id, err)
-	}
-}
-
-// Resume lets a paused broker go on.
-func (c *Cluster) Resume(t testing.TB, i int) {
-	t.Helper()
-	n := c.own(t, i)
-	if n.p.alive() != nil {
-		return
-	}
-	if err := n.p.signal(syscall.SIGCONT); err != nil {
-		t.Fatalf("resume broker %d: %v", n.id, err)
-	}
-}
-
 // Close ends the cluster; its data is worth nothing to anybody. The logs can be
 // kept, and their folder is told then.
 func (c *Cluster) Close(keepLogs bool) {
@@ -331,8 +271,11 @@ func (c *Cluster) Excerpt() string {
 }
 
 func (c *Cluster) start(n *node) (err error) {
-	n.p, err = startJava(n.log, append(javaOptions(512),
-		"-XX:MaxDirectMemorySize=256m", "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
+	java := c.options.Java
+	if java == nil {
+		java = append(javaOptions(512), "-XX:MaxDirectMemorySize=256m")
+	}
+	n.p, err = startJavaOn(c.options.CPUs, n.log, append(slices.Clone(java), "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
 		"-cp", filepath.Join(c.lib, "*"), "kafka.Kafka", n.config)...)
 	return err
 }
@@ -367,6 +310,9 @@ func (c *Cluster) format(size int) error {
 	for i, n := range c.nodes {
 		text := fmt.Sprintf(properties, n.id, strings.Join(voters, ","), n.addr, ports[size+i],
 			filepath.Join(c.dir, fmt.Sprintf("data%d", n.id)), size, max(1, size-1))
+		for _, name := range slices.Sorted(maps.Keys(c.options.Properties)) {
+			text += name + "=" + c.options.Properties[name] + "\n"
+		}
 		if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
 			return err
 		}

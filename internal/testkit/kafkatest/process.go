@@ -18,10 +18,22 @@ type process struct {
 }
 
 // startJava starts a JVM that writes to a log file.
-func startJava(log string, args ...string) (*process, error) {
+func startJava(log string, args ...string) (*process, error) { return startJavaOn("", log, args...) }
+
+// startJavaOn starts a JVM on some processors of the machine, all if cpus is
+// empty.
+func startJavaOn(cpus, log string, args ...string) (*process, error) {
 	java, err := javaCommand()
 	if err != nil {
 		return nil, err
+	}
+	if cpus != "" {
+		pin, err := exec.LookPath("taskset")
+		if err != nil {
+			return nil, errors.New("needs taskset to keep a process on some processors (on Debian and Ubuntu: apt-get install util-linux)")
+		}
+		// It executes the JVM in its own place: the process id is the JVM's.
+		java, args = pin, append([]string{"-c", cpus, java}, args...)
 	}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

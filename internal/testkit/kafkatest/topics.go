@@ -40,20 +40,27 @@ func (c *Cluster) claim() error {
 // the tests before are deleted, and every broker knows it.
 func (c *Cluster) Reset(t testing.TB) {
 	t.Helper()
+	must(t, c.Clear())
+}
+
+// Clear deletes all groups, and all topics but those to keep, and waits until
+// every broker knows it.
+func (c *Cluster) Clear(keep ...string) error {
 	err := await(60*time.Second, func(ctx context.Context) error {
 		topics, err := c.adm.ListTopics(ctx)
 		if err != nil {
 			return err
 		}
-		names := slices.DeleteFunc(topics.Names(), func(n string) bool { return n == marker })
+		names := slices.DeleteFunc(topics.Names(), func(n string) bool { return n == marker || slices.Contains(keep, n) })
 		if err := c.deleteTopics(ctx, names); err != nil {
 			return err
 		}
 		return c.deleteGroups(ctx)
 	})
 	if err != nil {
-		t.Fatalf("reset the cluster: %v\n%s", err, c.Excerpt())
+		return fmt.Errorf("clear the cluster: %w\n%s", err, c.Excerpt())
 	}
+	return nil
 }
 
 func (c *Cluster) deleteTopics(ctx context.Context, names []string) error {
@@ -148,8 +155,17 @@ func (c *Cluster) deleteGroups(ctx context.Context) error {
 // every broker knows them and their leaders.
 func (c *Cluster) CreateTopics(t testing.TB, partitions int32, names ...string) {
 	t.Helper()
+	must(t, c.Create(partitions, nil, names...))
+}
+
+// Create is CreateTopics for programs, with configurations by Kafka's names.
+func (c *Cluster) Create(partitions int32, configs map[string]string, names ...string) error {
+	given := make(map[string]*string, len(configs))
+	for name, v := range configs {
+		given[name] = &v
+	}
 	err := await(60*time.Second, func(ctx context.Context) error {
-		res, err := c.adm.CreateTopics(ctx, partitions, -1, nil, names...)
+		res, err := c.adm.CreateTopics(ctx, partitions, -1, given, names...)
 		if err != nil {
 			return err
 		}
@@ -173,14 +189,21 @@ func (c *Cluster) CreateTopics(t testing.TB, partitions int32, names ...string) 
 		})
 	})
 	if err != nil {
-		t.Fatalf("create topics: %v\n%s", err, c.Excerpt())
+		return fmt.Errorf("create topics: %w\n%s", err, c.Excerpt())
 	}
+	return nil
 }
 
 // DeleteTopics deletes topics and waits until no broker knows them.
 func (c *Cluster) DeleteTopics(t testing.TB, names ...string) {
 	t.Helper()
+	must(t, c.Delete(names...))
+}
+
+// Delete is DeleteTopics for programs.
+func (c *Cluster) Delete(names ...string) error {
 	if err := await(60*time.Second, func(ctx context.Context) error { return c.deleteTopics(ctx, names) }); err != nil {
-		t.Fatalf("delete topics: %v\n%s", err, c.Excerpt())
+		return fmt.Errorf("delete topics: %w\n%s", err, c.Excerpt())
 	}
+	return nil
 }
