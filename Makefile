@@ -30,6 +30,7 @@ dev: build ## Run everything in one process, with data in DATA (.touchstone) and
 .PHONY: test
 test: ## Run all tests; needs neither Docker nor a network
 	go test -timeout 10m ./...
+	go test -timeout 5m -tags failpoints ./internal/failpoint
 
 .PHONY: race
 race: ## Run all tests under the race detector
@@ -55,6 +56,8 @@ lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the m
 	go vet -tags kafka $(KAFKA_PACKAGES)
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags kafka $(KAFKA_PACKAGES)
+	go vet -tags failpoints ./...
+	go run $(STATICCHECK) -tags failpoints ./internal/...
 	go test -count=1 ./internal/lint
 	go mod verify
 	go mod tidy -diff

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // env is what a run of the program sees of the world, so that tests can run
@@ -55,7 +57,12 @@ func isTerminal(w io.Writer) bool {
 func run(ctx context.Context, e env, args []string) int {
 	root := newCommand(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := failpoint.Setup(e.getenv)
+	if err != nil {
+		err = &exitError{code: exitUsage, err: err}
+	} else {
+		err = root.ExecuteContext(ctx)
+	}
 	if err != nil {
 		explainError(e.Stderr, err)
 	}

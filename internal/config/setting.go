@@ -23,6 +23,10 @@ var reservedEnv = map[string]bool{
 	FileEnv:              true,
 	EnvPrefix + "DATA":   true, // where the tests find shared data
 	EnvPrefix + "SERVER": true, // the server that the commands of a client ask
+
+	// Read, or refused, by internal/failpoint.
+	EnvPrefix + "FAILPOINTS":     true,
+	EnvPrefix + "FAILPOINT_SEED": true,
 }
 
 // Setting describes one key.

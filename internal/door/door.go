@@ -24,6 +24,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/jcs"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 	"github.com/touchstone-platform/touchstone/topology"
 )
 
@@ -76,7 +77,7 @@ type Door struct {
 func New(intakes []*Intake, journal Appender, entries map[string]Encoder, log *slog.Logger) *Door {
 	d := &Door{intakes: map[string]*Intake{}, journal: journal, entries: entries, log: log, now: time.Now}
 	for _, i := range intakes {
-		d.intakes[i.Domain.Name+"."+i.Source.Name] = i
+		d.intakes[i.scope()] = i
 	}
 	return d
 }
@@ -163,10 +164,19 @@ func (d *Door) takeAny(ctx context.Context, i *Intake, tenant string, origin fun
 }
 
 func (d *Door) append(ctx context.Context, i *Intake, entry *journal.Entry, order string, value []byte, done func(journal.ID, error)) {
+	if failpoint.Enabled {
+		if err := failpoint.Reach(failpoint.DoorBeforeAppend, i.scope()); err != nil {
+			done(journal.ID{}, unwritten(i, err))
+			return
+		}
+	}
 	d.journal.AppendAsync(ctx, topology.Journal(i.Domain.Name), entry.DedupeKey, order, value, func(p int32, o int64, err error) {
 		if err != nil {
 			done(journal.ID{}, unwritten(i, err))
 			return
+		}
+		if failpoint.Enabled {
+			_ = failpoint.Reach(failpoint.DoorAfterAppend, i.scope()) // it has no error
 		}
 		i.accepted.Add(1)
 		done(journal.ID{Domain: i.Domain.Name, Partition: p, Offset: o}, nil)
@@ -318,6 +328,9 @@ func (d *Door) Records(ctx context.Context, i *Intake, rs []StreamRecord) error 
 type Stream interface {
 	Entry(key, value []byte, tombstone bool, headers map[string]string) *journal.Entry
 }
+
+// scope names an intake in failpoints.
+func (i *Intake) scope() string { return i.Domain.Name + "." + i.Source.Name }
 
 // String names an intake in messages.
 func (i *Intake) String() string {

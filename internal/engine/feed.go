@@ -9,6 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // Feed reads topics that are not ours, such as those of a CDC tool, and hands
@@ -77,7 +79,13 @@ func (f *feed) runOnce(ctx context.Context) error {
 		}
 		rs := fs.Records()
 		if len(rs) > 0 {
+			if err := failpoint.Reach(failpoint.FeedBeforeTake, f.spec.Group); err != nil {
+				return err
+			}
 			if err := f.take(ctx, rs); err != nil {
+				return err
+			}
+			if err := failpoint.Reach(failpoint.FeedBeforeCommit, f.spec.Group); err != nil {
 				return err
 			}
 			if err := cl.CommitRecords(ctx, rs...); err != nil && ctx.Err() == nil {

@@ -257,7 +257,7 @@ func (s *session) openTable(ctx context.Context) storage.Builder {
 		st := newStore(s.db, newKeyspace(kindTable, topic, partition), func() ([16]byte, int64, int64, error) {
 			return s.p.engine.kafka.position(ctx, topic, partition)
 		}, func() int64 { return math.MaxInt64 }) // nobody reads it before it is recovered: write when there is enough
-		st.table = true
+		st.table, st.owner = true, s.p.spec.Group
 		s.tablesMu.Lock()
 		defer s.tablesMu.Unlock()
 		old := *s.tables.Load()

@@ -15,6 +15,9 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // session is one life of a processor: its transactional client, its
@@ -93,6 +96,9 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 		kgo.MaxBufferedRecords(200_000),
 		kgo.MaxBufferedBytes(64<<20),
 	)
+	if failpoint.Enabled {
+		opts = append(opts, kgo.WithHooks(endHook{p.spec.Group}))
+	}
 	var err error
 	if s.gts, err = kgo.NewGroupTransactSession(opts...); err != nil {
 		s.endLife()
@@ -101,12 +107,24 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 	s.cl = s.gts.Client()
 	fctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if _, _, err := s.cl.ProducerID(fctx); err != nil {
+	if err = failpoint.Reach(failpoint.SessionFence, p.spec.Group); err == nil {
+		_, _, err = s.cl.ProducerID(fctx)
+	}
+	if err != nil {
 		s.endLife()
 		s.cl.CloseAllowingRebalance()
 		return nil, fmt.Errorf("begin transactions as %s.%s: %w", p.spec.Group, cfg.Instance, err)
 	}
 	return s, nil
+}
+
+// endHook reaches a failpoint when EndTxn has been sent.
+type endHook struct{ group string }
+
+func (h endHook) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	if key == kmsg.EndTxn.Int16() && err == nil {
+		_ = failpoint.Reach(failpoint.CommitEndSent, h.group) // it has no error
+	}
 }
 
 // close leaves the group, so that others take over at once. After a crash the
@@ -303,6 +321,9 @@ func (s *session) serve(ctx context.Context, g *generation, handler sarama.Consu
 	stop()
 	if g.ctx.Err() != nil {
 		return err
+	}
+	if err == nil {
+		err = failpoint.Reach(failpoint.RecoveryDone, s.p.spec.Group)
 	}
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)

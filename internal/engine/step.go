@@ -13,6 +13,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 	"github.com/touchstone-platform/touchstone/processors"
 )
 
@@ -54,6 +55,9 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		Key: ctx.Key(), Headers: headers, Time: envelope.At(ctx.Timestamp()),
 	}}
 	at := position{in.rec.Stream, in.rec.Partition, in.rec.Offset}
+	if err := failpoint.Reach(failpoint.StepBefore, st.p.spec.Group); err != nil {
+		ctx.Fail(err)
+	}
 
 	var table *store
 	var stored []byte
@@ -212,6 +216,9 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 
 // step calls the station.
 func (st *step) step(state any, rec processors.Record) (processors.Effects, error) {
+	if err := failpoint.Reach(failpoint.StepStation, st.p.spec.Group); err != nil {
+		return processors.Effects{}, err
+	}
 	if rec.Offset%sampleEvery != 0 {
 		return st.p.spec.Station.Step(state, rec)
 	}

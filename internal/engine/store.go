@@ -9,6 +9,7 @@ import (
 	"github.com/lovoo/goka/storage"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // markerKey is the key under which a follower delivers what stands for a
@@ -35,6 +36,7 @@ type store struct {
 	db    *pebble.DB
 	log   logPosition
 	table bool
+	owner string // the group or view that it belongs to
 	// layout that a view's store is written by; see mark.
 	layout uint64
 
@@ -181,6 +183,11 @@ func (s *store) SetOffset(o int64) error {
 	if s.closed {
 		return nil
 	}
+	if s.table {
+		if err := failpoint.Reach(failpoint.RecoveryRecord, s.owner); err != nil {
+			return err
+		}
+	}
 	s.mark.offset = o
 	s.behind++
 	if s.behind < followRecords && s.overlayBytes < followBytes && o < s.batchEnd() {
@@ -211,6 +218,13 @@ func (s *store) MarkRecovered() error {
 func (s *store) write() error {
 	if s.behind == 0 {
 		return nil
+	}
+	point := failpoint.ViewWrite
+	if s.table {
+		point = failpoint.RecoveryWrite
+	}
+	if err := failpoint.Reach(point, s.owner); err != nil {
+		return err
 	}
 	b := s.db.NewBatch()
 	defer b.Close()

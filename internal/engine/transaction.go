@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // transaction is what a session knows of its open Kafka transaction. Only the
@@ -154,11 +155,17 @@ func (s *session) commit(g *generation) error {
 	}
 	began := time.Now()
 	ctx := s.life // cancelling the end of a transaction leaves its outcome unknown
+	if err := failpoint.Reach(failpoint.CommitFlush, s.p.spec.Group); err != nil {
+		return errors.Join(errFatal, err)
+	}
 	if err := s.cl.Flush(ctx); err != nil {
 		return errors.Join(errFatal, fmt.Errorf("flush: %w", err))
 	}
 	if s.cfg.hooks.beforeEnd != nil {
 		s.cfg.hooks.beforeEnd(s.p.spec.Group)
+	}
+	if err := failpoint.Reach(failpoint.CommitEnd, s.p.spec.Group); err != nil {
+		return errors.Join(errFatal, err)
 	}
 	s.tx.ackMu.Lock()
 	failed := s.tx.failed
@@ -199,7 +206,13 @@ func (s *session) commit(g *generation) error {
 			return errors.Join(errFatal, err)
 		}
 	}
+	if err := failpoint.Reach(failpoint.CommitAfterEnd, s.p.spec.Group); err != nil {
+		return errors.Join(errFatal, err)
+	}
 	if err := s.apply(); err != nil {
+		return errors.Join(errFatal, err)
+	}
+	if err := failpoint.Reach(failpoint.CommitAfterApply, s.p.spec.Group); err != nil {
 		return errors.Join(errFatal, err)
 	}
 	s.tx.aborts = 0
@@ -338,6 +351,9 @@ func (s *session) apply() error {
 	for _, p := range touched {
 		if err := tables[p].commitInto(b, s.tx.changelog[p]); err != nil {
 			return fmt.Errorf("write local state: %w", err)
+		}
+		if err := failpoint.Reach(failpoint.CommitMidApply, s.p.spec.Group); err != nil {
+			return err
 		}
 	}
 	if err := b.Commit(pebble.NoSync); err != nil {

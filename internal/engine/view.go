@@ -18,6 +18,7 @@ import (
 	"github.com/lovoo/goka/storage"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 	"github.com/touchstone-platform/touchstone/views"
 )
 
@@ -89,7 +90,7 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 			st := newStore(db, newKeyspace(kindView, v.name, partition), func() ([16]byte, int64, int64, error) {
 				return v.engine.kafka.position(ctx, topic, partition)
 			}, func() int64 { return f.batchEnd(topic, partition) })
-			st.layout = layoutOf(v.spec)
+			st.layout, st.owner = layoutOf(v.spec), v.name
 			st.flushed = v.notify
 			st.caughtUp = func() { v.reached(partition) }
 			return st, nil
@@ -124,6 +125,9 @@ func layoutOf(v views.View) uint64 {
 func (v *view) update(ctx goka.UpdateContext, s storage.Storage, key string, value []byte) error {
 	if key == markerKey {
 		return nil
+	}
+	if err := failpoint.Reach(failpoint.ViewRecord, v.name); err != nil {
+		return err
 	}
 	v.taken.Inc()
 	v.records.Add(1)
