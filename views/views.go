@@ -5,6 +5,8 @@
 // It does not serve HTTP: package api does.
 package views
 
+import "time"
+
 // Record is one record of the topic that a view follows.
 type Record struct {
 	Partition int32
@@ -39,6 +41,19 @@ type View interface {
 type Versioned interface {
 	Layout() string
 }
+
+// Lag tells how far what is read is behind what is committed.
+type Lag struct {
+	// Records that are missing at most: places of the log, of which some may
+	// hold no record.
+	Records int64
+	// Age is how long ago everything that was committed had been taken in; zero
+	// if it is now, as far as can be known.
+	Age time.Duration
+}
+
+// Max gives the larger of each.
+func (l Lag) Max(o Lag) Lag { return Lag{max(l.Records, o.Records), max(l.Age, o.Age)} }
 
 // Reader reads a view over all of its partitions.
 type Reader interface {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/pprof"
 	"sync"
+	"time"
 
 	"github.com/touchstone-platform/touchstone/views"
 )
@@ -20,6 +21,7 @@ type Engine struct {
 
 	mu         sync.Mutex
 	running    bool
+	tables     []*table
 	processors []*processor
 	views      []*view
 	feeds      []*feed
@@ -126,6 +128,10 @@ func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
 		// A CPU profile then tells whose work it saw: goroutines inherit labels.
 		wg.Go(func() { pprof.Do(all, pprof.Labels("part", part), run) })
 	}
+	for _, t := range e.tables {
+		t.begin()
+		labelled("table "+t.topic, t.run)
+	}
 	for _, p := range e.processors {
 		labelled(p.spec.Group, p.run)
 	}
@@ -162,13 +168,17 @@ func (e *Engine) Ready() error {
 	return errors.Join(errs...)
 }
 
-// Status tells how each group and view is doing.
+// Status tells how each group, table and view is doing.
 func (e *Engine) Status() Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var s Status
 	for _, p := range e.processors {
 		s.Groups = append(s.Groups, p.status.snapshot())
+	}
+	now := time.Now()
+	for _, t := range e.tables {
+		s.Tables = append(s.Tables, t.status(now))
 	}
 	for _, v := range e.views {
 		s.Views = append(s.Views, v.status())

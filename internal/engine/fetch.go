@@ -81,36 +81,86 @@ func (e *Engine) ReadAt(ctx context.Context, topic string, partition int32, offs
 // fetch reads once, committed records only, without waiting. next is the
 // offset behind everything that was looked at, invisible records included.
 func (k *kafka) fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32) (fp kgo.FetchPartition, next int64, err error) {
-	d, err := k.detail(ctx, topic)
-	if err != nil {
-		return fp, offset, err
+	r := k.reader(topic, partition, offset)
+	fp, err = r.read(ctx, maxBytes)
+	return fp, r.next, err
+}
+
+// logReader reads one partition of a log by one request at a time, committed
+// records only, without waiting for what is not there yet.
+type logReader struct {
+	k         *kafka
+	topic     string
+	partition int32
+	// next is the offset behind everything that was looked at, invisible
+	// records included.
+	next int64
+
+	known  bool // where the partition is
+	id     [16]byte
+	leader int32
+	// sure: id was given by who reads, and no other topic of the name will do.
+	sure bool
+}
+
+var errRecreated = errors.New("the topic was deleted and created again")
+
+func (k *kafka) reader(topic string, partition int32, offset int64) *logReader {
+	return &logReader{k: k, topic: topic, partition: partition, next: offset}
+}
+
+// read gives what comes next, at most about maxBytes of it but at least one
+// batch if there is any. After an error the same is read again.
+func (r *logReader) read(ctx context.Context, maxBytes int32) (fp kgo.FetchPartition, err error) {
+	if err := r.find(ctx); err != nil {
+		return fp, err
 	}
-	p, ok := d.Partitions[partition]
-	if !ok {
-		return fp, offset, kerr.UnknownTopicOrPartition
-	}
+	defer func() { r.known = r.known && err == nil }()
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID, req.MinBytes, req.MaxBytes = -1, 0, maxBytes
 	req.IsolationLevel, req.SessionEpoch = 1, -1
 	rt := kmsg.NewFetchRequestTopic()
-	rt.Topic, rt.TopicID = topic, d.ID
+	rt.Topic, rt.TopicID = r.topic, r.id
 	rp := kmsg.NewFetchRequestTopicPartition()
-	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = partition, offset, maxBytes, -1
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = r.partition, r.next, maxBytes, -1
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	kresp, err := k.cl.Broker(int(p.Leader)).RetriableRequest(ctx, req)
+	kresp, err := r.k.cl.Broker(int(r.leader)).RetriableRequest(ctx, req)
 	if err != nil {
-		return fp, offset, err
+		return fp, err
 	}
 	resp := kresp.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return fp, offset, err
+		return fp, err
 	}
 	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
-		return fp, offset, nil
+		return fp, nil
 	}
-	fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-		Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: partition,
+	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		Offset: r.next, IsolationLevel: kgo.ReadCommitted(), Topic: r.topic, Partition: r.partition,
 	}, &resp.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
-	return fp, next, fp.Err
+	if fp.Err == nil {
+		r.next = next
+	}
+	return fp, fp.Err
+}
+
+// find looks up who leads the partition, unless that is known.
+func (r *logReader) find(ctx context.Context) error {
+	if r.known {
+		return nil
+	}
+	d, err := r.k.detail(ctx, r.topic)
+	if err != nil {
+		return err
+	}
+	p, ok := d.Partitions[r.partition]
+	if !ok {
+		return kerr.UnknownTopicOrPartition
+	}
+	if r.sure && d.ID != r.id {
+		return fmt.Errorf("topic %s: %w", r.topic, errRecreated)
+	}
+	r.known, r.id, r.leader = true, d.ID, p.Leader
+	return nil
 }

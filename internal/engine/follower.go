@@ -8,25 +8,25 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// follower is Goka's consumer of tables and views (a sarama.Consumer) on
-// franz-go. It reads committed records.
+// follower follows partitions of logs with one client, each from an offset on,
+// until it is closed. It reads committed records. A replica follows its log by
+// it, and consumer makes Goka's consumer of it.
 //
-// Goka has recovered a partition when it was given the record before the high
-// watermark. In a transactional log that offset belongs to a transaction
-// marker, which readers do not see: Goka would wait forever. So the follower
-// keeps control records and delivers each as a record with markerKey; and where
-// nothing arrives although the end is not reached (aborted records, gaps that
-// compaction left), it looks once for the offset behind them and delivers that.
+// It keeps control records, since the last offset of a transactional log
+// belongs to one; and where nothing arrives although there may be more (aborted
+// records, gaps that compaction left), it looks now and then for the offset
+// behind them. So who follows always gets to the end.
 type follower struct {
 	kafka *kafka
-	cl    *kgo.Client
-	done  chan struct{} // the poll loop has ended
+	opts  []kgo.Opt
 
 	mu        sync.Mutex
+	cl        *kgo.Client // nil until something is followed
+	closed    bool
+	done      chan struct{} // the poll loop has ended
 	parts     map[topicPartition]*followed
 	ends      map[topicPartition]int64 // high watermarks
 	requests  []func()
@@ -38,19 +38,37 @@ type topicPartition struct {
 	partition int32
 }
 
-func newFollower(cfg *Config, k *kafka, role string) (*follower, error) {
-	cl, err := kgo.NewClient(cfg.clientOptions(role,
-		kgo.KeepControlRecords(),
-		// An offset that is gone must not be skipped silently: as an error it
-		// makes the store begin anew, see store.Open.
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-	)...)
-	if err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
+func newFollower(cfg *Config, k *kafka, role string, opts ...kgo.Opt) *follower {
+	return &follower{
+		kafka: k,
+		opts: cfg.clientOptions(role, append([]kgo.Opt{
+			kgo.KeepControlRecords(),
+			// An offset that is gone must not be skipped silently: as an error it
+			// makes the local state begin anew, see image.open.
+			kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		}, opts...)...),
+		done: make(chan struct{}), parts: map[topicPartition]*followed{}, ends: map[topicPartition]int64{},
 	}
-	f := &follower{kafka: k, cl: cl, done: make(chan struct{}), parts: map[topicPartition]*followed{}, ends: map[topicPartition]int64{}}
+}
+
+// connect makes the client when the first partition is followed: most sessions
+// find their tables recovered and need none.
+func (f *follower) connect() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return errors.New("follower is closed")
+	case f.cl != nil:
+		return nil
+	}
+	cl, err := kgo.NewClient(f.opts...)
+	if err != nil {
+		return fmt.Errorf("kafka client: %w", err)
+	}
+	f.cl = cl
 	go f.poll()
-	return f, nil
+	return nil
 }
 
 func (f *follower) poll() {
@@ -83,7 +101,7 @@ func (f *follower) poll() {
 			}
 			if p.Err != nil && !errors.Is(p.Err, context.Canceled) {
 				select {
-				case part.errs <- &sarama.ConsumerError{Topic: p.Topic, Partition: p.Partition, Err: p.Err}:
+				case part.errs <- p.Err:
 				default:
 				}
 			}
@@ -111,23 +129,12 @@ func (f *follower) between(fn func()) {
 	}
 }
 
-func (f *follower) ConsumePartition(topic string, partition int32, offset int64) (sarama.PartitionConsumer, error) {
-	tp := topicPartition{topic, partition}
-	var at kgo.Offset
-	switch offset {
-	case sarama.OffsetOldest:
-		at = kgo.NewOffset().AtStart()
-	case sarama.OffsetNewest:
-		at = kgo.NewOffset().AtEnd()
-	default:
-		at = kgo.NewOffset().At(offset)
+// follow begins to follow a partition; next is the first offset that may come.
+func (f *follower) follow(tp topicPartition, at kgo.Offset, next int64) (*followed, error) {
+	if err := f.connect(); err != nil {
+		return nil, err
 	}
-	part := &followed{
-		f: f, tp: tp, next: max(offset, 0),
-		msgs: make(chan *sarama.ConsumerMessage, 256), errs: make(chan *sarama.ConsumerError, 4),
-		wake: make(chan struct{}, 1), stop: make(chan struct{}),
-	}
-	part.batchEnd.Store(-1)
+	part := &followed{f: f, tp: tp, next: next, wait: probeFirst, wake: make(chan struct{}, 1), errs: make(chan error, 4)}
 	taken := false
 	f.between(func() {
 		f.mu.Lock()
@@ -136,13 +143,12 @@ func (f *follower) ConsumePartition(topic string, partition int32, offset int64)
 			return
 		}
 		f.parts[tp] = part
-		f.cl.ResumeFetchPartitions(map[string][]int32{topic: {partition}})
-		f.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: at}})
+		f.cl.ResumeFetchPartitions(map[string][]int32{tp.topic: {tp.partition}})
+		f.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{tp.topic: {tp.partition: at}})
 	})
 	if taken {
-		return nil, fmt.Errorf("%s/%d is followed already", topic, partition)
+		return nil, fmt.Errorf("%s/%d is followed already", tp.topic, tp.partition)
 	}
-	go part.run()
 	return part, nil
 }
 
@@ -158,51 +164,31 @@ func (f *follower) batchEnd(topic string, partition int32) int64 {
 	return part.batchEnd.Load()
 }
 
+// Close ends all following. It may be called again.
 func (f *follower) Close() error {
-	f.cl.Close()
-	<-f.done
+	f.mu.Lock()
+	cl := f.cl
+	f.closed = true
+	f.mu.Unlock()
+	if cl != nil {
+		cl.Close()
+		<-f.done
+	}
 	return nil
 }
 
-func (f *follower) Topics() ([]string, error) {
-	td, err := f.kafka.adm.ListTopics(context.Background())
-	return td.Names(), err
-}
-
-func (f *follower) Partitions(topic string) ([]int32, error) {
-	return f.kafka.partitions(context.Background(), topic)
-}
-
-func (f *follower) HighWaterMarks() map[string]map[int32]int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	m := map[string]map[int32]int64{}
-	for tp, end := range f.ends {
-		if m[tp.topic] == nil {
-			m[tp.topic] = map[int32]int64{}
-		}
-		m[tp.topic][tp.partition] = end
-	}
-	return m
-}
-
-// Goka never pauses a table.
-func (*follower) Pause(map[string][]int32)  {}
-func (*follower) Resume(map[string][]int32) {}
-func (*follower) PauseAll()                 {}
-func (*follower) ResumeAll()                {}
-
-// followed is one partition of a follower: a sarama.PartitionConsumer.
+// followed is one partition of a follower: what was fetched and not taken yet.
 type followed struct {
-	f        *follower
-	tp       topicPartition
-	msgs     chan *sarama.ConsumerMessage
-	errs     chan *sarama.ConsumerError
-	wake     chan struct{}
-	stop     chan struct{}
-	once     sync.Once
+	f    *follower
+	tp   topicPartition
+	wake chan struct{}
+	errs chan error
+	// batchEnd is the last offset of what Goka is being given.
 	batchEnd atomic.Int64
-	next     int64 // offset to deliver next; run's own
+
+	// The taker's own: the offset to take next, and when to look for it.
+	next int64
+	wait time.Duration
 
 	mu     sync.Mutex
 	queue  [][]*kgo.Record
@@ -210,7 +196,7 @@ type followed struct {
 	paused bool
 }
 
-// maxQueued bytes of one partition wait for Goka before its fetches pause.
+// maxQueued bytes of one partition wait to be taken before its fetches pause.
 const maxQueued = 2 << 20
 
 func (p *followed) push(rs []*kgo.Record) {
@@ -232,7 +218,7 @@ func (p *followed) push(rs []*kgo.Record) {
 	}
 }
 
-func (p *followed) take() [][]*kgo.Record {
+func (p *followed) queued() [][]*kgo.Record {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queue
@@ -251,104 +237,53 @@ const (
 	probeMax   = 10 * time.Second
 )
 
-func (p *followed) run() {
-	defer close(p.msgs)
-	defer close(p.errs)
-	wait := probeFirst
-	idle := time.NewTimer(wait)
+// take waits for what the log has next: whole fetches, control records among
+// them, and the offset behind them. Where only invisible records are left there
+// is that offset alone.
+func (p *followed) take(ctx context.Context) (fetches [][]*kgo.Record, next int64, err error) {
+	idle := time.NewTimer(p.wait)
 	defer idle.Stop()
 	for {
-		q := p.take()
-		for _, rs := range q {
-			if !p.deliver(rs) {
-				return
-			}
+		if q := p.queued(); len(q) > 0 {
+			last := q[len(q)-1]
+			p.next, p.wait = last[len(last)-1].Offset+1, probeFirst
+			return q, p.next, nil
 		}
-		if len(q) > 0 {
-			wait = probeFirst
-			continue
-		}
-		idle.Reset(wait)
 		select {
 		case <-p.wake:
-		case <-p.stop:
-			return
+		case err := <-p.errs:
+			return nil, p.next, err
+		case <-ctx.Done():
+			return nil, p.next, ctx.Err()
 		case <-idle.C:
-			wait = min(2*wait, probeMax)
-			if !p.probe() {
-				return
+			if p.probe(ctx) {
+				p.wait = probeFirst
+				return nil, p.next, nil
 			}
+			p.wait = min(2*p.wait, probeMax)
+			idle.Reset(p.wait)
 		}
 	}
 }
 
-// deliver hands one fetch to Goka; false when the partition is closed.
-func (p *followed) deliver(rs []*kgo.Record) bool {
-	p.batchEnd.Store(rs[len(rs)-1].Offset)
-	slab := make([]sarama.ConsumerMessage, len(rs))
-	for i, r := range rs {
-		m := &slab[i]
-		m.Topic, m.Partition, m.Offset, m.Timestamp = r.Topic, r.Partition, r.Offset, r.Timestamp
-		m.Key, m.Value = r.Key, r.Value
-		if r.Attrs.IsControl() {
-			m.Key, m.Value = []byte(markerKey), nil
-		}
-		p.next = r.Offset + 1
-		select {
-		case p.msgs <- m:
-		case <-p.stop:
-			return false
-		}
-	}
-	return true
-}
-
-// probe delivers the offset behind invisible records, if there are only such.
-func (p *followed) probe() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+// probe moves behind invisible records, if there are only such.
+func (p *followed) probe(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	fp, next, err := p.f.kafka.fetch(ctx, p.tp.topic, p.tp.partition, p.next, 1<<20)
 	if err != nil || len(fp.Records) > 0 || next <= p.next {
-		return true // the poll loop reports errors and brings records
+		return false // the poll loop reports errors and brings records
 	}
 	p.next = next
-	p.batchEnd.Store(next - 1)
-	select {
-	case p.msgs <- &sarama.ConsumerMessage{Topic: p.tp.topic, Partition: p.tp.partition, Offset: next - 1, Key: []byte(markerKey)}:
-		return true
-	case <-p.stop:
-		return false
-	}
+	return true
 }
 
-func (p *followed) AsyncClose() {
-	p.once.Do(func() {
-		p.f.between(func() {
-			p.f.cl.RemoveConsumePartitions(map[string][]int32{p.tp.topic: {p.tp.partition}})
-			p.f.mu.Lock()
-			delete(p.f.parts, p.tp)
-			p.f.mu.Unlock()
-		})
-		close(p.stop)
+// close ends the following; what was not taken is dropped.
+func (p *followed) close() {
+	p.f.between(func() {
+		p.f.cl.RemoveConsumePartitions(map[string][]int32{p.tp.topic: {p.tp.partition}})
+		p.f.mu.Lock()
+		delete(p.f.parts, p.tp)
+		p.f.mu.Unlock()
 	})
 }
-
-func (p *followed) Close() error {
-	p.AsyncClose()
-	for range p.msgs {
-	}
-	return nil
-}
-
-func (p *followed) Messages() <-chan *sarama.ConsumerMessage { return p.msgs }
-func (p *followed) Errors() <-chan *sarama.ConsumerError     { return p.errs }
-
-func (p *followed) HighWaterMarkOffset() int64 {
-	p.f.mu.Lock()
-	defer p.f.mu.Unlock()
-	return p.f.ends[p.tp]
-}
-
-func (*followed) Pause()         {}
-func (*followed) Resume()        {}
-func (*followed) IsPaused() bool { return false }

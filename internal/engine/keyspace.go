@@ -31,7 +31,9 @@ func newKeyspace(kind byte, name string, partition int32) keyspace {
 }
 
 // appendKey appends the Pebble key of k to b.
-func (ks keyspace) appendKey(b []byte, k string) []byte {
+func (ks keyspace) appendKey(b []byte, k string) []byte { return appendEntryKey(b, ks, k) }
+
+func appendEntryKey[K string | []byte](b []byte, ks keyspace, k K) []byte {
 	b = append(b, ks...)
 	b = append(b, partData)
 	return append(b, k...)
@@ -78,15 +80,20 @@ func (ks keyspace) get(db pebble.Reader, k string) ([]byte, error) {
 }
 
 // put adds a write to a batch; a nil value deletes.
-func (ks keyspace) put(b *pebble.Batch, k string, v []byte) error {
+func (ks keyspace) put(b *pebble.Batch, k string, v []byte) error { return putEntry(ks, b, k, v) }
+
+// putBytes is put of a key as a record has it.
+func (ks keyspace) putBytes(b *pebble.Batch, k, v []byte) error { return putEntry(ks, b, k, v) }
+
+func putEntry[K string | []byte](ks keyspace, b *pebble.Batch, k K, v []byte) error {
 	n := len(ks) + 1 + len(k)
 	if v == nil {
 		op := b.DeleteDeferred(n)
-		ks.appendKey(op.Key[:0], k)
+		appendEntryKey(op.Key[:0], ks, k)
 		return op.Finish()
 	}
 	op := b.SetDeferred(n, len(v))
-	ks.appendKey(op.Key[:0], k)
+	appendEntryKey(op.Key[:0], ks, k)
 	copy(op.Value, v)
 	return op.Finish()
 }

@@ -18,14 +18,20 @@ type metrics struct {
 	swept                   *prometheus.CounterVec
 	appended                *prometheus.CounterVec
 	viewRecords, viewFailed *prometheus.CounterVec
+	tableRecords            *prometheus.CounterVec
+	restored, restoredBytes *prometheus.CounterVec
+	restore                 *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "touchstone_" + name, Help: help}, labels)
 	}
+	histogramOf := func(label, name, help string, buckets []float64) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "touchstone_" + name, Help: help, Buckets: buckets}, []string{label})
+	}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "touchstone_" + name, Help: help, Buckets: buckets}, []string{"group"})
+		return histogramOf("group", name, help, buckets)
 	}
 	m := &metrics{
 		in:          counter("records_in_total", "Input records of committed transactions.", "group"),
@@ -43,10 +49,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		appended:    counter("appended_total", "Records appended outside of processors.", "topic"),
 		viewRecords: counter("view_records_total", "Records taken in by a view.", "view"),
 		viewFailed:  counter("view_failures_total", "Records that a view could not take in and skipped.", "view"),
+
+		tableRecords:  counter("table_followed_records_total", "Changelog records taken into local state, in a restoration or as a standby.", "table"),
+		restored:      counter("table_restored_records_total", "Changelog records read by finished restorations.", "table"),
+		restoredBytes: counter("table_restored_bytes_total", "Bytes of keys and values read by finished restorations.", "table"),
+		restore:       histogramOf("table", "table_restore_seconds", "Duration of the restoration of one partition of a table up to the end of its changelog.", prometheus.ExponentialBuckets(0.001, 3, 13)),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.resolved, m.restarts,
-		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed} {
+		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -46,7 +45,10 @@ type Processor struct {
 	Table Codec
 	// Retention bounds the table by time; nil for a table that keeps everything.
 	Retention *Retention
-	Outputs   []Edge
+	// Standby keeps the partitions of the table that other processes own warm
+	// here, so that this one can take them over at once.
+	Standby bool
+	Outputs []Edge
 	// DeadLetters is the topic for records that fail.
 	DeadLetters string
 }
@@ -99,6 +101,7 @@ type processor struct {
 	spec       Processor
 	name       string
 	tableTopic string // "" without a table
+	table      *table // nil without one
 	inputs     map[string]Codec
 	outputs    outputs
 	log        *slog.Logger
@@ -128,6 +131,9 @@ func newProcessor(e *Engine, spec Processor) *processor {
 	}
 	if spec.Table != nil {
 		p.tableTopic = TableTopic(spec.Group)
+		p.table = e.table(p.tableTopic)
+		p.table.group = spec.Group
+		p.table.standby = p.table.standby || spec.Standby
 	}
 	for _, in := range spec.Inputs {
 		p.inputs[in.Stream] = in.Codec
@@ -247,17 +253,14 @@ func (p *processor) graph(st *step) *goka.GroupGraph {
 	return goka.DefineGroup(goka.Group(p.spec.Group), edges...)
 }
 
-func (p *processor) openFollower() (*follower, error) {
-	return newFollower(&p.engine.cfg, p.engine.kafka, p.spec.Group+"-recovery")
-}
-
 // openTable gives Goka the storage of one partition of the group's table.
-func (s *session) openTable(ctx context.Context) storage.Builder {
+func (s *session) openTable() storage.Builder {
 	return func(topic string, partition int32) (storage.Storage, error) {
-		st := newStore(s.db, newKeyspace(kindTable, topic, partition), func() ([16]byte, int64, int64, error) {
-			return s.p.engine.kafka.position(ctx, topic, partition)
-		}, func() int64 { return math.MaxInt64 }) // nobody reads it before it is recovered: write when there is enough
-		st.table, st.owner = true, s.p.spec.Group
+		g := s.current()
+		if g == nil {
+			return nil, errRevoked
+		}
+		st := newTableStore(g.ctx, s.p.table.replica(partition))
 		s.tablesMu.Lock()
 		defer s.tablesMu.Unlock()
 		old := *s.tables.Load()
@@ -267,6 +270,18 @@ func (s *session) openTable(ctx context.Context) storage.Builder {
 		s.tables.Store(&tables)
 		return st, nil
 	}
+}
+
+// closeTables gives the tables of a generation up, also those that Goka did
+// not get to close.
+func (s *session) closeTables() (err error) {
+	for _, st := range *s.tables.Load() {
+		if st != nil {
+			err = errors.Join(err, st.Close())
+		}
+	}
+	s.tables.Store(&[]*store{})
+	return err
 }
 
 // leave removes a static member from its group. The broker refuses it if

@@ -42,6 +42,10 @@ type session struct {
 	gen  *generation        // current assignment; nil if none
 	wake context.CancelFunc // of who waits for an assignment
 
+	// recovery brings Goka what a table lacks once its replica is restored,
+	// which is seldom anything.
+	recovery *follower
+
 	tablesMu sync.Mutex
 	tables   atomic.Pointer[[]*store] // by partition; the stores of this generation
 
@@ -73,6 +77,7 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 		headers: headerSlab{names: map[string][]byte{}}, refused: map[position]refusal{},
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
+	s.recovery = newFollower(cfg, p.engine.kafka, p.spec.Group+"-recovery")
 	s.tables.Store(&[]*store{})
 	s.tx.init()
 	byKey := kgo.StickyKeyPartitioner(nil)
@@ -131,6 +136,7 @@ func (h endHook) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time
 // static membership holds the partitions for this instance instead.
 func (s *session) close() {
 	s.endLife()
+	s.recovery.Close() // Goka does not always
 	member, _ := s.cl.GroupMetadata()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StopTimeout)
 	defer cancel()
@@ -160,7 +166,7 @@ func (s *session) gokaOptions(ctx context.Context) []goka.ProcessorOption {
 		goka.WithPartitionChannelSize(256),
 		goka.WithConsumerGroupBuilder(func([]string, string, string) (sarama.ConsumerGroup, error) { return s, nil }),
 		goka.WithConsumerSaramaBuilder(func([]string, string) (sarama.Consumer, error) {
-			return s.p.openFollower()
+			return consumer{s.recovery}, nil
 		}),
 		goka.WithProducerBuilder(func([]string, string, func() hash.Hash32) (goka.Producer, error) {
 			return transactionProducer{s}, nil
@@ -168,7 +174,7 @@ func (s *session) gokaOptions(ctx context.Context) []goka.ProcessorOption {
 		goka.WithTopicManagerBuilder(func([]string) (goka.TopicManager, error) {
 			return topicManager{s.p.engine.kafka, ctx}, nil
 		}),
-		goka.WithStorageBuilder(s.openTable(ctx)),
+		goka.WithStorageBuilder(s.openTable()),
 	}
 }
 
@@ -303,7 +309,7 @@ func (s *session) serve(ctx context.Context, g *generation, handler sarama.Consu
 		gerr := g.end() // no step runs any more
 		aerr := s.abortOpen()
 		s.tx.discard(s) // after it: what was under way has reported by now
-		s.tables.Store(&[]*store{})
+		aerr = errors.Join(aerr, s.closeTables())
 		if aerr != nil {
 			err = errors.Join(err, aerr)
 		} else if err == nil && !g.revoked.Load() {

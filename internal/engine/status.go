@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/views"
 )
 
 // GroupStatus is how a processor is doing.
@@ -59,9 +61,44 @@ type ViewStatus struct {
 	LastError   string
 }
 
+// TableStatus is how this process's share of a table is doing.
+type TableStatus struct {
+	// Table is the changelog topic.
+	Table string
+	// Standby: partitions that other processes own are kept warm.
+	Standby bool
+	// Followed counts changelog records taken in since the process started:
+	// by restorations and as a standby, not what it wrote as the owner.
+	Followed   int64
+	Partitions []ReplicaStatus
+	LastError  string
+}
+
+// ReplicaStatus is how one partition of a table is doing.
+type ReplicaStatus struct {
+	Partition int32
+	State     ReplicaState
+	// Position is the offset behind what is in local state; End is that behind
+	// what is committed, as far as is known (-1: not at all).
+	Position, End int64
+	Lag           views.Lag
+	// Restore is how far a restoration has come; nil if none is under way.
+	Restore *RestoreStatus
+}
+
+// RestoreStatus is how far a restoration has come.
+type RestoreStatus struct {
+	Records, Bytes int64
+	// Percent of the offsets that there were when it began.
+	Percent float64
+	// Took so far; Left is an estimate, 0 if there is none yet.
+	Took, Left time.Duration
+}
+
 // Status is how the engine is doing.
 type Status struct {
 	Groups []GroupStatus
+	Tables []TableStatus
 	Views  []ViewStatus
 }
 

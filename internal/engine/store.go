@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -27,18 +29,18 @@ const (
 // an overlay that only the writer sees; they reach Pebble in one batch with
 // the offset of the log up to which they are whole.
 //
-// While it follows a log (recovery, views) it decides itself when to write:
-// at the end of what one fetch brought, or when it has enough. A group's table
-// becomes transactional once it is recovered: then the session writes it,
-// after the commit, and drops the overlay after an abort.
+// The store of a view follows a log and decides itself when to write: at the
+// end of what one fetch brought, or when it has enough. The store of a group's
+// table has a replica, which it owns while it is open: opening it recovers the
+// table, and what Goka brings after that is at most the last few records. Then
+// it becomes transactional: the session writes it, after the commit, and drops
+// the overlay after an abort.
 type store struct {
-	ks    keyspace
-	db    *pebble.DB
-	log   logPosition
-	table bool
-	owner string // the group or view that it belongs to
-	// layout that a view's store is written by; see mark.
-	layout uint64
+	*image
+	// replica and the context of its recovery, for a table; log for a view.
+	replica *replica
+	ctx     context.Context
+	log     logPosition
 
 	// batchEnd gives the last offset of what the follower delivers just now.
 	batchEnd func() int64
@@ -48,9 +50,9 @@ type store struct {
 	mu            sync.RWMutex
 	overlay       map[string][]byte // nil value: deleted
 	overlayBytes  int
-	mark          mark
 	behind        int // records since the last write
 	transactional bool
+	opened        bool // it has the replica
 	closed        bool
 
 	// now is the latest time of a record that asked for an entry; sweep's and
@@ -59,57 +61,32 @@ type store struct {
 	sweeper sweeper
 }
 
-func newStore(db *pebble.DB, ks keyspace, log logPosition, batchEnd func() int64) *store {
-	return &store{db: db, ks: ks, log: log, batchEnd: batchEnd, overlay: map[string][]byte{}}
+// newStore makes the store of a view.
+func newStore(im *image, log logPosition, batchEnd func() int64) *store {
+	return &store{image: im, log: log, batchEnd: batchEnd, overlay: map[string][]byte{}}
 }
 
-// logPosition finds out what there is of the log that a store is the image of.
-type logPosition func() (topic [16]byte, start, end int64, err error)
+// newTableStore makes the store of a group's table. Opening it takes the
+// replica, which closing it gives back.
+func newTableStore(ctx context.Context, r *replica) *store {
+	// Nobody reads it before it is recovered: write when there is enough.
+	whenEnough := func() int64 { return math.MaxInt64 }
+	return &store{image: &r.image, replica: r, ctx: ctx, batchEnd: whenEnough, overlay: map[string][]byte{}}
+}
 
-// Open reads up to where the store has followed its log. If the log is not
-// what the store was made from, or does not have what the store needs next,
-// the store begins anew.
+// Open reads up to where the store has followed its log.
 func (s *store) Open() error {
-	topic, start, end, err := s.log()
-	if err != nil {
-		return err
+	if s.replica == nil {
+		return s.image.open(s.log)
 	}
-	m, found, err := s.ks.readMark(s.db)
-	if err != nil {
-		return err
-	}
-	fresh := mark{topic: topic, layout: s.layout, offset: -1}
-	if !found {
-		s.mark = fresh
-		// Something may be there without a mark: of another version.
-		return s.rebuild(fresh)
-	}
-	switch {
-	case m.topic != topic, // recreated
-		m.layout != s.layout, // written in another form
-		m.offset >= end,      // truncated
-		m.offset+1 < start:   // what comes next was deleted
-		return s.rebuild(fresh)
-	}
-	s.mark = m
-	return nil
-}
-
-func (s *store) rebuild(fresh mark) error {
-	b := s.db.NewBatch()
-	defer b.Close()
-	if err := errors.Join(s.ks.wipe(b), s.ks.putMark(b, fresh)); err != nil {
-		return err
-	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("wipe local state: %w", err)
-	}
-	s.mark = fresh
-	return nil
+	err := s.replica.acquire(s.ctx)
+	s.opened = err == nil
+	return err
 }
 
 // Close writes what a follower has taken in so far; what belongs to an open
-// transaction is dropped.
+// transaction is dropped. A store may be closed again, and without having been
+// opened.
 func (s *store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,11 +94,19 @@ func (s *store) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.transactional {
-		s.overlay = nil
+	if s.replica != nil && !s.opened {
 		return nil
 	}
-	return s.write()
+	var err error
+	if s.transactional {
+		s.overlay = nil
+	} else {
+		err = s.write()
+	}
+	if s.replica != nil {
+		s.replica.release()
+	}
+	return err
 }
 
 // Get reads what was written last, be it committed or not.
@@ -183,11 +168,6 @@ func (s *store) SetOffset(o int64) error {
 	if s.closed {
 		return nil
 	}
-	if s.table {
-		if err := failpoint.Reach(failpoint.RecoveryRecord, s.owner); err != nil {
-			return err
-		}
-	}
 	s.mark.offset = o
 	s.behind++
 	if s.behind < followRecords && s.overlayBytes < followBytes && o < s.batchEnd() {
@@ -207,7 +187,7 @@ func (s *store) MarkRecovered() error {
 	if err := s.write(); err != nil {
 		return err
 	}
-	s.transactional = s.table
+	s.transactional = s.replica != nil
 	if s.caughtUp != nil {
 		s.caughtUp()
 	}
@@ -220,7 +200,7 @@ func (s *store) write() error {
 		return nil
 	}
 	point := failpoint.ViewWrite
-	if s.table {
+	if s.replica != nil {
 		point = failpoint.RecoveryWrite
 	}
 	if err := failpoint.Reach(point, s.owner); err != nil {
@@ -231,8 +211,8 @@ func (s *store) write() error {
 	if err := s.addTo(b); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("write local state: %w", err)
+	if err := commitLocal(b); err != nil {
+		return err
 	}
 	s.settle()
 	if s.flushed != nil {
@@ -255,20 +235,29 @@ func (s *store) settle() {
 	s.overlayBytes, s.behind = 0, 0
 }
 
-// commitInto adds what the transaction wrote, whole up to the changelog
-// offset, to a batch. The overlay stays until committed is called.
-func (s *store) commitInto(b *pebble.Batch, offset int64) error {
+// prepare adds what the transaction wrote, whole up to the changelog offset,
+// to a batch. Until applied is called, which must follow, nothing else happens
+// to the store. A store that was closed adds nothing: the partition was given
+// up, and who has it reads the changelog.
+func (s *store) prepare(b *pebble.Batch, offset int64) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
 	if offset > s.mark.offset {
 		s.mark.offset = offset
 	}
 	return s.addTo(b)
 }
 
-func (s *store) committed() {
-	s.mu.Lock()
-	s.settle()
+// applied ends what prepare began; ok tells that the batch was written.
+func (s *store) applied(ok bool) {
+	if ok && !s.closed {
+		s.settle()
+		if s.replica != nil {
+			s.replica.wrote()
+		}
+	}
 	s.mu.Unlock()
 }
 

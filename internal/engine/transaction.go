@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -343,25 +343,26 @@ func (s *session) apply() error {
 	if len(s.tx.changelog) == 0 {
 		return nil
 	}
-	touched := make([]int32, 0, len(s.tx.changelog))
-	for p := range s.tx.changelog {
-		touched = append(touched, p)
-	}
-	slices.Sort(touched)
-	for _, p := range touched {
-		if err := tables[p].commitInto(b, s.tx.changelog[p]); err != nil {
+	touched := make([]*store, 0, len(s.tx.changelog))
+	written := false
+	defer func() {
+		for _, st := range touched {
+			st.applied(written)
+		}
+	}()
+	for _, p := range slices.Sorted(maps.Keys(s.tx.changelog)) {
+		touched = append(touched, tables[p])
+		if err := tables[p].prepare(b, s.tx.changelog[p]); err != nil {
 			return fmt.Errorf("write local state: %w", err)
 		}
 		if err := failpoint.Reach(failpoint.CommitMidApply, s.p.spec.Group); err != nil {
 			return err
 		}
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("write local state: %w", err)
+	if err := commitLocal(b); err != nil {
+		return err
 	}
-	for _, p := range touched {
-		tables[p].committed()
-	}
+	written = true
 	return nil
 }
 

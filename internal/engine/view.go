@@ -73,24 +73,21 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 	v.partitions = len(ps)
 	clear(v.caughtUp)
 	v.mu.Unlock()
-	f, err := newFollower(&v.engine.cfg, v.engine.kafka, v.name)
-	if err != nil {
-		return err
-	}
+	f := newFollower(&v.engine.cfg, v.engine.kafka, v.name)
 	defer f.Close() // Goka does not
 	gv, err := goka.NewView(v.engine.cfg.Brokers, goka.Table(v.spec.Topic()), bytesCodec{},
 		goka.WithViewLogger(gokaLogger{v.log}),
 		goka.WithViewHasher(newHasher),
 		goka.WithViewCallback(v.update),
-		goka.WithViewConsumerSaramaBuilder(func([]string, string) (sarama.Consumer, error) { return f, nil }),
+		goka.WithViewConsumerSaramaBuilder(func([]string, string) (sarama.Consumer, error) { return consumer{f}, nil }),
 		goka.WithViewTopicManagerBuilder(func([]string) (goka.TopicManager, error) {
 			return topicManager{v.engine.kafka, ctx}, nil
 		}),
 		goka.WithViewStorageBuilder(func(topic string, partition int32) (storage.Storage, error) {
-			st := newStore(db, newKeyspace(kindView, v.name, partition), func() ([16]byte, int64, int64, error) {
+			im := &image{ks: newKeyspace(kindView, v.name, partition), db: db, owner: v.name, layout: layoutOf(v.spec)}
+			st := newStore(im, func() ([16]byte, int64, int64, error) {
 				return v.engine.kafka.position(ctx, topic, partition)
 			}, func() int64 { return f.batchEnd(topic, partition) })
-			st.layout, st.owner = layoutOf(v.spec), v.name
 			st.flushed = v.notify
 			st.caughtUp = func() { v.reached(partition) }
 			return st, nil

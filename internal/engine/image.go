@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
+)
+
+// image is what the Pebble folder has of one partition of a log: the entries,
+// and up to where they are whole. One at a time may write it: Goka for a view;
+// for a table whoever has the replica's turn.
+type image struct {
+	ks    keyspace
+	db    *pebble.DB
+	owner string // the group or view that it belongs to
+	// layout that the entries are written by; see mark.
+	layout uint64
+	mark   mark
+}
+
+// logPosition finds out what there is of the log that an image is of.
+type logPosition func() (topic [16]byte, start, end int64, err error)
+
+// open reads up to where the image is whole. If the log is not what the image
+// was made from, or does not have what the image needs next, the image begins
+// anew.
+func (im *image) open(log logPosition) error {
+	topic, start, end, err := log()
+	if err != nil {
+		return err
+	}
+	m, found, err := im.ks.readMark(im.db)
+	if err != nil {
+		return err
+	}
+	fresh := mark{topic: topic, layout: im.layout, offset: -1}
+	if !found {
+		// Something may be there without a mark: of another version.
+		return im.rebuild(fresh)
+	}
+	switch {
+	case m.topic != topic, // recreated
+		m.layout != im.layout, // written in another form
+		m.offset >= end,       // truncated
+		m.offset+1 < start:    // what comes next was deleted
+		return im.rebuild(fresh)
+	}
+	im.mark = m
+	return nil
+}
+
+func (im *image) rebuild(fresh mark) error {
+	im.mark = fresh
+	b := im.db.NewBatch()
+	defer b.Close()
+	if err := errors.Join(im.ks.wipe(b), im.ks.putMark(b, fresh)); err != nil {
+		return err
+	}
+	return commitLocal(b)
+}
+
+// take writes what a log has brought as one batch: of each key the last
+// record, and the mark that says that all before next is in.
+func (im *image) take(fetches [][]*kgo.Record, next int64) error {
+	b := im.db.NewBatch()
+	defer b.Close()
+	for _, rs := range fetches {
+		for _, r := range rs {
+			if r.Attrs.IsControl() {
+				continue
+			}
+			if err := failpoint.Reach(failpoint.RecoveryRecord, im.owner); err != nil {
+				return err
+			}
+			if err := im.ks.putBytes(b, r.Key, r.Value); err != nil {
+				return err
+			}
+		}
+	}
+	m := im.mark
+	m.offset = next - 1
+	if err := im.ks.putMark(b, m); err != nil {
+		return err
+	}
+	if err := failpoint.Reach(failpoint.RecoveryWrite, im.owner); err != nil {
+		return err
+	}
+	if err := commitLocal(b); err != nil {
+		return err
+	}
+	im.mark = m
+	return nil
+}
+
+// commitLocal applies a batch to local state. There is no write-ahead log to
+// sync: the changelog is the log.
+func commitLocal(b *pebble.Batch) error {
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write local state: %w", err)
+	}
+	return nil
+}
