@@ -130,6 +130,9 @@ type Outcome struct {
 	At          envelope.Instant `avro:"at" json:"at"`
 }
 
+// Verdict gives the disposition as a word.
+func (o *Outcome) Verdict() string { return string(o.Disposition) }
+
 // Key is the record key of the outcome: the journal id, and for one signal
 // "#" and its index. An entry with exactly one signal uses the bare journal
 // id for that signal, so that the common case is one record.

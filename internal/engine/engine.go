@@ -25,6 +25,7 @@ type Engine struct {
 	processors []*processor
 	views      []*view
 	feeds      []*feed
+	controls   []*controlLog
 }
 
 // New opens the local state and makes the clients. It does not talk to Kafka
@@ -140,6 +141,9 @@ func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
 	}
 	for _, f := range e.feeds {
 		labelled("feed "+f.spec.Group, f.run)
+	}
+	for _, c := range e.controls {
+		labelled("control "+c.topic, c.run)
 	}
 	select {
 	case <-ctx.Done():

@@ -164,6 +164,27 @@ func (g *generation) hand(fs kgo.Fetches, headers *headerSlab) {
 	})
 }
 
+// handOne gives Goka one record that was read again. It is false if the
+// generation ended.
+func (g *generation) handOne(r *kgo.Record, headers *headerSlab) bool {
+	input := g.inputs[topicPartition{r.Topic, r.Partition}]
+	if input == nil {
+		g.fail(fmt.Errorf("record of %s/%d to be read again, which is not assigned", r.Topic, r.Partition))
+		return false
+	}
+	g.inFlight.Add(1)
+	m := &sarama.ConsumerMessage{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp,
+		Key: r.Key, Value: r.Value, Headers: headers.convert(r.Headers),
+	}
+	select {
+	case input <- m:
+		return true
+	case <-g.ctx.Done():
+		return false
+	}
+}
+
 // claim is one partition of one input (a sarama.ConsumerGroupClaim).
 type claim struct {
 	topic     string

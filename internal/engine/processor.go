@@ -51,7 +51,14 @@ type Processor struct {
 	Outputs []Edge
 	// DeadLetters is the topic for records that fail.
 	DeadLetters string
+	// Control is the topic by which replays and redrives are asked for; "" for
+	// a station that takes no such requests.
+	Control string
 }
+
+// Teller is what a station emits to tell what became of an input: its verdict
+// in a word, which a replay counts.
+type Teller interface{ Verdict() string }
 
 // TableTopic is the changelog of a group's table, by Goka's naming.
 func TableTopic(group string) string { return string(goka.GroupTable(goka.Group(group))) }
@@ -104,6 +111,7 @@ type processor struct {
 	table      *table // nil without one
 	inputs     map[string]Codec
 	outputs    outputs
+	control    *controlLog // nil without one
 	log        *slog.Logger
 	metrics    groupMetrics
 	status     groupStatus
@@ -144,6 +152,7 @@ func newProcessor(e *Engine, spec Processor) *processor {
 	if p.outputs[spec.DeadLetters] == nil {
 		p.outputs[spec.DeadLetters] = &output{codec: bytesCodec{}}
 	}
+	p.control = e.control(spec.Control)
 	p.log = e.cfg.Logger.With("group", spec.Group)
 	p.metrics = e.metrics.group(spec.Group)
 	p.status.init(spec.Group, p.tableTopic != "")

@@ -52,6 +52,7 @@ type session struct {
 	takenOver bool // another process has joined the group as this instance
 
 	tx      transaction
+	side    *side // of this generation; nil without a control topic
 	headers headerSlab
 	errs    chan error
 
@@ -307,8 +308,10 @@ var errFatal = errors.New("session cannot go on")
 func (s *session) serve(ctx context.Context, g *generation, handler sarama.ConsumerGroupHandler) (err error) {
 	defer func() {
 		gerr := g.end() // no step runs any more
+		s.side.close()
 		aerr := s.abortOpen()
 		s.tx.discard(s) // after it: what was under way has reported by now
+		s.side = nil
 		aerr = errors.Join(aerr, s.closeTables())
 		if aerr != nil {
 			err = errors.Join(err, aerr)
@@ -337,6 +340,7 @@ func (s *session) serve(ctx context.Context, g *generation, handler sarama.Consu
 	s.p.status.recovered(g.claims)
 	s.p.metrics.recovery.Observe(time.Since(began).Seconds())
 	s.log.Info("processor is recovered", "generation", g.id, "partitions", partitionsOf(g.claims), "took", time.Since(began).Round(time.Millisecond))
+	s.side = s.openSide(g)
 	s.cl.ResumeFetchPartitions(g.claims)
 	return s.work(ctx, g)
 }
@@ -437,12 +441,14 @@ func (s *session) takeReady(g *generation) (int, error) {
 // take polls once, begins a transaction if none is open and hands out what
 // came.
 func (s *session) take(ctx context.Context, g *generation) (int, error) {
+	ctx, cancel := s.side.poll(ctx)
+	defer cancel()
 	fs := s.cl.PollRecords(ctx, pollRecords)
 	if err := s.pollError(fs); err != nil {
 		return 0, err
 	}
-	n := fs.NumRecords()
-	if n == 0 {
+	n, again := fs.NumRecords(), s.side.waiting()
+	if n == 0 && !again {
 		return 0, nil
 	}
 	if !s.tx.open {
@@ -450,9 +456,16 @@ func (s *session) take(ctx context.Context, g *generation) (int, error) {
 			return 0, err
 		}
 	}
-	s.tx.note(fs)
-	s.p.status.fetched(fs)
-	g.hand(fs, &s.headers)
+	if n > 0 {
+		s.tx.note(fs)
+		s.p.status.fetched(fs)
+		g.hand(fs, &s.headers)
+	}
+	if again {
+		handed := s.side.hand()
+		s.tx.records += handed
+		n += handed
+	}
 	return n, nil
 }
 

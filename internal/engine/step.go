@@ -44,6 +44,8 @@ type writes struct {
 	// dead is why the input is to be kept as a dead letter although the step
 	// succeeded; nil if it is not.
 	dead error
+	// emits are what out was made from; see side.note.
+	emits []processors.Emit
 }
 
 // handle is Goka's callback.
@@ -92,6 +94,7 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		w.out = append(w.out, st.deadLetter(in, se, false))
 		st.p.deadLettered(in, se)
 	}
+	st.s.side.note(in, stored, &w, err)
 	origin := outputOrigin{st.s.life, at}
 	if table != nil && !w.keep {
 		if w.forget {
@@ -210,7 +213,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	w.dead = effects.DeadLetter
+	w.dead, w.emits = effects.DeadLetter, effects.Emit
 	return w, nil
 }
 

@@ -155,6 +155,9 @@ func (s *session) commit(g *generation) error {
 	}
 	began := time.Now()
 	ctx := s.life // cancelling the end of a transaction leaves its outcome unknown
+	if err := s.side.seal(); err != nil {
+		s.tx.fail(err)
+	}
 	if err := failpoint.Reach(failpoint.CommitFlush, s.p.spec.Group); err != nil {
 		return errors.Join(errFatal, err)
 	}
@@ -177,6 +180,10 @@ func (s *session) commit(g *generation) error {
 	case !s.stillOurs(g):
 		want = kgo.TryAbort
 		failed = errRevoked
+	default:
+		if failed = s.hold(ctx, g); failed != nil {
+			want = kgo.TryAbort
+		}
 	}
 	committed, err := s.gts.End(ctx, want)
 	s.tx.open, s.tx.ended = false, time.Now()
@@ -190,6 +197,9 @@ func (s *session) commit(g *generation) error {
 		// that franz-go does not expect, it reports an abort although the
 		// broker may have committed. The group's offsets are part of the
 		// transaction, so they tell.
+		if len(s.tx.ends) == 0 {
+			return errors.Join(errFatal, errUnknownOutcome)
+		}
 		if committed, err = s.resolve(ctx); err != nil {
 			return errors.Join(errFatal, err)
 		}
@@ -217,6 +227,7 @@ func (s *session) commit(g *generation) error {
 	}
 	s.tx.aborts = 0
 	s.tx.retry.Reset()
+	s.side.committed()
 	s.p.committed(s.tx.records, s.tx.ends, time.Since(began))
 	s.tx.reset()
 	return s.sweep()
@@ -246,6 +257,7 @@ func (s *session) aborted(g *generation, cause error) {
 	}
 	s.tx.ackMu.Unlock()
 	s.tx.discard(s)
+	s.side.rewind()
 	s.tx.aborts++
 	s.p.aborted(cause)
 	if g.ctx.Err() != nil {
