@@ -30,8 +30,9 @@ const (
 // Record names what a topic's values are; codecs are chosen by it.
 type Record string
 
-// The platform's records. PublicEvent values have generated schemas; Foreign
-// ones are whatever their producers write.
+// The platform's records. PublicEvent values have generated schemas,
+// ControlEntry values are the engine's own, and Foreign ones are whatever their
+// producers write.
 const (
 	JournalEntry Record = "JournalEntry"
 	Seen         Record = "Seen"
@@ -42,6 +43,7 @@ const (
 	Published    Record = "Published"
 	Outcome      Record = "Outcome"
 	PublicEvent  Record = "PublicEvent"
+	ControlEntry Record = "ControlEntry"
 	Foreign      Record = "Foreign"
 )
 
@@ -98,7 +100,9 @@ type Group struct {
 	Table       string   `json:"table,omitempty"`
 	Outputs     []string `json:"outputs"`
 	DeadLetters string   `json:"deadLetters"`
-	Doc         string   `json:"doc"`
+	// Control is where the group is asked for replays and redrives.
+	Control string `json:"control"`
+	Doc     string `json:"doc"`
 }
 
 // View is one read model.
@@ -154,6 +158,7 @@ func Changes(domain string) string     { return domain + ".changes" }
 func Events(domain string) string      { return domain + ".events.v1" }
 func Outcomes(domain string) string    { return domain + ".outcomes" }
 func DeadLetters(domain string) string { return domain + ".deadletters" }
+func Control(domain string) string     { return domain + ".control" }
 
 // GroupName gives the consumer group of a station.
 func GroupName(domain, station string) string { return domain + "." + station }
@@ -246,10 +251,14 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	outcomes.Compact, outcomes.Retention = true, o.OutcomeRetention
 	dead := topic(DeadLetters(n), Stream, Foreign, "the failed record's", "records that a station could not handle, with the reason in headers")
 	dead.Retention = month
-	t.Topics = append(t.Topics, journal, seen, signals, facts, entities, changes, events, published, outcomes, dead)
+	// One partition: everyone reads the same requests in the same order. They
+	// are kept for longer than dead letters, of which they tell what became.
+	control := topic(Control(n), Table, ControlEntry, "the request's", "replays and redrives: what was asked for, and how far it has come")
+	control.Partitions, control.Compact, control.Retention = 1, true, 2*month
+	t.Topics = append(t.Topics, journal, seen, signals, facts, entities, changes, events, published, outcomes, dead, control)
 
 	group := func(station string, inputs []string, table string, outputs []string, doc string) {
-		t.Groups = append(t.Groups, Group{Name: GroupName(n, station), Domain: n, Station: station, Inputs: inputs, Table: table, Outputs: outputs, DeadLetters: dead.Name, Doc: doc})
+		t.Groups = append(t.Groups, Group{Name: GroupName(n, station), Domain: n, Station: station, Inputs: inputs, Table: table, Outputs: outputs, DeadLetters: dead.Name, Control: control.Name, Doc: doc})
 	}
 	group(Inbox, []string{journal.Name}, seen.Name, []string{signals.Name, outcomes.Name}, "drops duplicates, normalises deliveries into signals")
 	group(Resolve, []string{signals.Name}, "", []string{facts.Name, outcomes.Name}, "finds the entity a signal speaks of")
@@ -260,6 +269,7 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 		View{Name: n + ".entities", Domain: n, Topic: entities.Name, Doc: "canonical entities by id, and by the declared filter fields"},
 		View{Name: n + ".history", Domain: n, Topic: changes.Name, Doc: "changes by entity and version"},
 		View{Name: n + ".outcomes", Domain: n, Topic: outcomes.Name, Doc: "what became of each delivery"},
+		View{Name: n + ".deadletters", Domain: n, Topic: dead.Name, Doc: "dead letters with their reasons"},
 	)
 }
 

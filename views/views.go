@@ -13,6 +13,9 @@ type Record struct {
 	Offset    int64
 	Key       string
 	Value     []byte // nil is a tombstone
+	// Headers gives the headers; the last of equal names wins. It may be nil
+	// where there are none, and costs something: few views want them.
+	Headers func() map[string][]byte
 }
 
 // Store is what a view writes to: one partition's share of it. Writes are

@@ -380,10 +380,13 @@ func (a *App) topicSpecs() []engine.TopicSpec {
 	return out
 }
 
+// noSchema are the records that have no schema of the platform's.
+var noSchema = []topology.Record{topology.PublicEvent, topology.Foreign, topology.ControlEntry}
+
 func (a *App) registerSchemas(ctx context.Context) error {
 	var bindings []codecs.Binding
 	for _, t := range a.topology.Topics {
-		if t.Kind != topology.External && t.Record != topology.PublicEvent && t.Record != topology.Foreign {
+		if t.Kind != topology.External && !slices.Contains(noSchema, t.Record) {
 			bindings = append(bindings, codecs.Binding{Topic: t.Name, Record: codecs.Record(t.Record)})
 		}
 	}
@@ -427,7 +430,7 @@ func (a *App) addStations() error {
 }
 
 func (a *App) processor(d *definition.Domain, g topology.Group, s processors.Station) (engine.Processor, error) {
-	spec := engine.Processor{Group: g.Name, Name: g.Station, Station: s, DeadLetters: g.DeadLetters}
+	spec := engine.Processor{Group: g.Name, Name: g.Station, Station: s, DeadLetters: g.DeadLetters, Control: g.Control}
 	edges := func(topics []string) (out []engine.Edge, err error) {
 		for _, t := range topics {
 			c, err := a.codec(d, t)

@@ -158,8 +158,8 @@ func (x *side) poll(ctx context.Context) (context.Context, context.CancelFunc) {
 func (x *side) waiting() bool { return x != nil && (x.head != nil || len(x.queue) > 0) }
 
 // hand gives some records to Goka and tells how many.
-func (x *side) hand() int {
-	for n := 0; n < sideHand; {
+func (x *side) hand() (n int) {
+	for n < min(sideHand, x.s.cfg.CommitRecords-x.s.tx.records) {
 		r := x.head
 		x.head = nil
 		if r == nil {
@@ -178,7 +178,7 @@ func (x *side) hand() int {
 			return n
 		}
 	}
-	return sideHand
+	return n
 }
 
 // admit takes note that a record is part of the transaction. It is not if the

@@ -129,7 +129,10 @@ func (v *view) update(ctx goka.UpdateContext, s storage.Storage, key string, val
 	v.taken.Inc()
 	v.records.Add(1)
 	rs := recordStore{s: s}
-	err := v.apply(&rs, views.Record{Partition: ctx.Partition(), Offset: ctx.Offset(), Key: key, Value: value})
+	err := v.apply(&rs, views.Record{
+		Partition: ctx.Partition(), Offset: ctx.Offset(), Key: key, Value: value,
+		Headers: func() map[string][]byte { return ctx.Headers() },
+	})
 	if rs.err != nil {
 		v.engine.db.report(rs.err)
 		return rs.err // local state fails, not the view

@@ -43,12 +43,15 @@ func (m *Memory) partition(key string) int {
 
 // Feed appends one record to the topic and applies it: all writes or, if the
 // view fails, none.
-func (m *Memory) Feed(key string, value []byte) error {
+func (m *Memory) Feed(key string, value []byte) error { return m.FeedHeaders(key, value, nil) }
+
+// FeedHeaders feeds a record that has headers.
+func (m *Memory) FeedHeaders(key string, value []byte, headers map[string][]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.partition(key)
 	s := &overlay{base: m.parts[p], writes: map[string][]byte{}}
-	if err := m.view.Apply(s, views.Record{Partition: int32(p), Offset: m.next[p], Key: key, Value: value}); err != nil {
+	if err := m.view.Apply(s, views.Record{Partition: int32(p), Offset: m.next[p], Key: key, Value: value, Headers: func() map[string][]byte { return headers }}); err != nil {
 		return err
 	}
 	m.next[p]++
