@@ -282,10 +282,12 @@ type Config struct {
 	Domains []Domain
 	// Sources of all domains. A source is addressed by its name, or by
 	// "<domain>.<name>" where two domains have one of that name.
-	Sources  []Source
-	Door     Door
-	Journal  Journal
-	Events   Events
+	Sources []Source
+	Door    Door
+	Journal Journal
+	Events  Events
+	// Repairs serves replays, rebuilds and dead letters; nil serves none.
+	Repairs  Repairs
 	Topology *topology.Topology
 	// Changes feeds the console with canonical changes; see NewFeed.
 	Changes *Feed
@@ -324,7 +326,7 @@ type API struct {
 }
 
 // reserved are first path segments below /v1 that no domain may be named after.
-var reserved = []string{"deliveries", "events", "ingress", "sources", "topology", "trace"}
+var reserved = []string{"dead-letters", "deliveries", "events", "ingress", "rebuilds", "replays", "sources", "topology", "trace"}
 
 // New checks the configuration and makes the API. The error names what is missing.
 func New(c Config) (*API, error) {

@@ -47,7 +47,9 @@ func jsonOK(doc, ref string) []response {
 
 // table is every route in the order in which paths are matched.
 func (a *API) table() []route {
-	const get, post = http.MethodGet, http.MethodPost
+	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
+	rid := pathParam("id", "Id that the request was answered with.")
+	letter := pathParam("id", "Id of the letter: <domain>:<partition>:<offset>.")
 	source := pathParam("source", "Name of the source, or <domain>.<name> where several domains have one of that name.")
 	jid := pathParam("journal", "Journal id of the delivery: <domain>:<partition>:<offset>.")
 	entity := []param{pathParam("domain", "Name of the domain."), pathParam("resource", "Name of the resource."), pathParam("id", "Id of the entity.")}
@@ -82,6 +84,31 @@ func (a *API) table() []route {
 			responses: []response{{http.StatusOK, "The stream.", "text/event-stream", ""}}, unbounded: true, handle: a.getEvents},
 		{method: get, path: "/v1/topology", id: "getTopology", summary: "Topics, groups and views with their counters.", responses: jsonOK("The topology.", ""), handle: a.getTopology},
 		{method: get, path: "/v1/sources", id: "listSources", summary: "Every source and where it takes deliveries.", responses: jsonOK("The sources.", ""), handle: a.getSources},
+		{method: post, path: "/v1/replays", id: "startReplay", summary: "Have a station read a part of its input again, beside its work.",
+			body: "application/json", bodyRef: "ReplayRequest",
+			bodyDoc:   "station (and domain, if several have it); from: earliest, an RFC 3339 timestamp or PARTITION:OFFSET[,…]; to, not included, by default where the station stands; key of the records; dryRun.",
+			responses: []response{{http.StatusAccepted, "It is under way; Location tells how far.", "application/json", "Replay"}}, handle: a.postReplay},
+		{method: get, path: "/v1/replays", id: "listReplays", summary: "The replays that are known, the newest first.", responses: jsonOK("The replays.", ""), handle: a.getReplays},
+		{method: get, path: "/v1/replays/{id}", id: "getReplay", summary: "How far a replay has come, and what changed by it.",
+			params: []param{rid, wait("Wait so long for the end of it: a duration such as 5s.")}, responses: jsonOK("The replay.", "Replay"), handle: a.getReplay},
+		{method: del, path: "/v1/replays/{id}", id: "cancelReplay", summary: "End a replay; what it has done stays.",
+			params: []param{rid}, responses: jsonOK("The replay.", "Replay"), handle: a.deleteReplay},
+		{method: post, path: "/v1/rebuilds", id: "startRebuild", summary: "Build a table anew beside the live one and compare them.",
+			body: "application/json", bodyRef: "RebuildRequest",
+			bodyDoc:   "table (and domain, if several have it); from: changelog (the local state of the process that owns it) or journal (its content); swap repairs what differs; examples is how many differences to tell.",
+			responses: []response{{http.StatusAccepted, "It is under way; Location tells how far.", "application/json", "Rebuild"}}, handle: a.postRebuild},
+		{method: get, path: "/v1/rebuilds/{id}", id: "getRebuild", summary: "What a rebuild has found.",
+			params: []param{rid, wait("Wait so long for the end of it: a duration such as 5s.")}, responses: jsonOK("The rebuild.", "Rebuild"), handle: a.getRebuild},
+		{method: get, path: "/v1/dead-letters", id: "listDeadLetters", summary: "Records that failed, the newest first.",
+			params: []param{queryParam("domain", "Only of this domain.", text), queryParam("reason", "Only of this kind of failure.", text), queryParam("station", "Only of this station.", text),
+				queryParam("source", "Only of this source.", text), queryParam("key", "Only of this record key.", text),
+				queryParam("state", "Only in this state.", object{"type": "string", "enum": LetterStates}), cursor, limit},
+			responses: jsonOK("A page.", "DeadLetterPage"), handle: a.getLetters},
+		{method: get, path: "/v1/dead-letters/{id}", id: "getDeadLetter", summary: "A dead letter with its headers and its record, decoded where that can be done.",
+			params: []param{letter}, responses: jsonOK("The letter.", "DeadLetter"), handle: a.getLetter},
+		{method: post, path: "/v1/dead-letters/{id}/redrive", id: "redriveDeadLetter", summary: "Have the station try the record again. 409 if that was done before, or has been tried too often.",
+			params:    []param{letter, wait("Wait so long for what comes of it: a duration such as 5s."), queryParam("force", "Although it was tried too often.", object{"type": "boolean"})},
+			responses: []response{{http.StatusAccepted, "It was sent back; state tells what came of it.", "application/json", "DeadLetter"}}, handle: a.postRedrive},
 		{method: get, path: "/v1/{domain}/{resource}", id: "listEntities", summary: "Canonical entities by id. Fields declared as filters are query parameters for equality.",
 			params: append([]param{entity[0], entity[1], cursor, limit, include}, a.filterParams()...), responses: jsonOK("A page.", "EntityPage"), handle: a.listEntities},
 		{method: get, path: "/v1/{domain}/{resource}/{id}", id: "getEntity", summary: "One canonical entity. 410 if it no longer exists.",
@@ -162,7 +189,11 @@ func operation(r route) object {
 		op["parameters"] = params
 	}
 	if r.body != "" {
-		op["requestBody"] = object{"required": true, "description": r.bodyDoc, "content": object{r.body: object{}}}
+		media := object{}
+		if r.bodyRef != "" {
+			media["schema"] = ref(r.bodyRef)
+		}
+		op["requestBody"] = object{"required": true, "description": r.bodyDoc, "content": object{r.body: media}}
 	}
 	responses := object{"default": object{"description": "A problem (RFC 9457).", "content": object{"application/problem+json": object{"schema": ref("Problem")}}}}
 	for _, x := range r.responses {
@@ -233,6 +264,7 @@ func (a *API) schemas() object {
 			))}))}),
 		"Trace": record([]string{"id", "deliveries", "changes", "events"}, object{"id": text, "deliveries": list(object{"type": "object"}), "changes": list(ref("Change")), "events": list(object{"type": "object"}), "truncated": boolean}),
 	}
+	a.repairSchemas(s, instant, boolean)
 	var of []object
 	for _, d := range a.Domains {
 		for _, r := range d.Definition.Resources {
@@ -246,6 +278,37 @@ func (a *API) schemas() object {
 		s["Entity"] = object{"anyOf": of}
 	}
 	return s
+}
+
+// repairSchemas adds what replays, rebuilds and dead letters look like.
+func (a *API) repairSchemas(s, instant, boolean object) {
+	counts := object{"type": "object", "additionalProperties": number}
+	s["ReplayRequest"] = record([]string{"station", "from"}, object{"station": text, "domain": text, "from": text, "to": text, "key": text, "dryRun": boolean})
+	s["Replay"] = record([]string{"id", "domain", "station", "group", "dryRun", "state", "read", "total", "partitions", "stations", "changes", "events"}, object{
+		"id": text, "domain": text, "station": text, "group": text, "key": text, "dryRun": boolean, "at": instant,
+		"state": object{"type": "string", "enum": []string{"running", "settling", "done", "cancelled", "failed"}}, "error": text, "read": number, "total": number,
+		"partitions": list(record([]string{"topic", "partition", "from", "to", "next"}, object{"topic": text, "partition": number, "from": number, "to": number, "next": number, "error": text})),
+		"stations": list(record([]string{"station", "records", "changes", "noChange", "duplicates", "deadLetters", "events", "state", "emitted"}, object{
+			"station": text, "records": number, "changes": number, "noChange": number, "duplicates": number, "deadLetters": number, "events": number, "state": number, "emitted": counts,
+		})),
+		"changes": number, "events": number, "failures": list(text),
+	})
+	s["RebuildRequest"] = record([]string{"table"}, object{
+		"table": text, "domain": text, "from": object{"type": "string", "enum": []string{"changelog", "journal"}, "default": "changelog"},
+		"swap": boolean, "examples": object{"type": "integer", "minimum": 0, "maximum": maxExamples, "default": defaultExamples},
+	})
+	s["Rebuild"] = record([]string{"id", "domain", "table", "from", "swap", "state", "records", "keys", "missing", "extra", "different", "repaired", "overtaken", "examples"}, object{
+		"id": text, "domain": text, "table": text, "from": text, "swap": boolean, "at": instant, "state": object{"type": "string", "enum": []string{"running", "done", "failed"}}, "error": text,
+		"records": number, "keys": number, "missing": number, "extra": number, "different": number, "repaired": number, "overtaken": number,
+		"examples": list(record([]string{"key", "partition", "kind"}, object{"key": text, "partition": number, "kind": object{"type": "string", "enum": []string{"missing", "extra", "different"}}, "live": object{}, "rebuilt": object{}})),
+	})
+	s["DeadLetter"] = record([]string{"id", "domain", "station", "group", "reason", "message", "key", "at", "attempt", "topic", "partition", "offset", "bytes", "state"}, object{
+		"id": text, "domain": text, "station": text, "group": text, "reason": text, "message": text, "stage": text, "source": text, "key": text, "at": instant, "attempt": number,
+		"topic": text, "partition": number, "offset": number, "bytes": number, "previous": text, "next": text,
+		"state": object{"type": "string", "enum": LetterStates}, "detail": text, "headers": object{"type": "object", "additionalProperties": text},
+		"content": object{"type": "object"}, "decoded": object{}, "decodeError": text, "valueOmitted": boolean,
+	})
+	s["DeadLetterPage"] = record([]string{"items"}, object{"items": list(ref("DeadLetter")), "cursor": text, "next": text})
 }
 
 func entitySchema(r *definition.Resource, instant object) object {

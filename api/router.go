@@ -31,6 +31,7 @@ type route struct {
 	params       []param
 	body         string // media type of the request body; "" if none
 	bodyDoc      string
+	bodyRef      string // schema of the body in the components; "" for any
 	responses    []response
 	// unbounded routes set their own deadlines.
 	unbounded bool
