@@ -17,7 +17,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if !worked() {
+		goleak.VerifyTestMain(m)
+	}
+}
 
 // How long something may take at most, and how often is looked.
 const (

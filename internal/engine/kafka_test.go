@@ -19,6 +19,9 @@ import (
 var realKafka *kafkatest.Cluster
 
 func TestMain(m *testing.M) {
+	if worked() {
+		return
+	}
 	goleak.VerifyTestMain(runner(func() int {
 		return kafkatest.Main(m.Run, func(c *kafkatest.Cluster) { realKafka = c })
 	}))
