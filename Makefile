@@ -10,6 +10,9 @@ LISTEN ?= 127.0.0.1:8080
 # The tests that read the real input beside the repository.
 DATA_TESTS := TestData|TestPublished|TestPostgresProducts|TestOtherEnvelopes|TestWeatherPolls|TestAvroVerdicts|TestTraceparentVerdicts
 
+# The tests that need a program with failpoints.
+FAILPOINT_TESTS := ^TestKilledAt
+
 # What the tests on a real Kafka leave out: the tests of the embedded mode, and
 # one that is about merging alone and starts twelve systems.
 NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry
@@ -31,6 +34,7 @@ dev: build ## Run everything in one process, with data in DATA (.touchstone) and
 test: ## Run all tests; needs neither Docker nor a network
 	go test -timeout 10m ./...
 	go test -timeout 5m -tags failpoints ./internal/failpoint
+	go test -timeout 5m -tags failpoints -run "$(FAILPOINT_TESTS)" ./internal/engine ./internal/e2e
 
 .PHONY: race
 race: ## Run all tests under the race detector
@@ -41,11 +45,11 @@ test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on th
 	@set -e; \
 	if [ -n "$$KAFKA_BROKERS" ]; then \
 		echo "== $$KAFKA_BROKERS; brokers that are not ours are not killed"; \
-		go test -tags kafka -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)|TestBroker|TestStopWithoutBroker|TestExactlyOnceUnderEverything' $(KAFKA_PACKAGES); \
+		go test -tags kafka,failpoints -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)|TestBroker|TestStopWithoutBroker|TestExactlyOnceUnderEverything' $(KAFKA_PACKAGES); \
 	else \
 		for size in 1 3; do \
 			echo "== brokers: $$size"; \
-			KAFKA_TEST_SIZE=$$size go test -tags kafka -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
+			KAFKA_TEST_SIZE=$$size go test -tags kafka,failpoints -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
 		done; \
 	fi
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -67,6 +68,7 @@ type Config struct {
 	ClientOptions []kgo.Opt
 
 	hooks hooks
+	fs    vfs.FS // of the data directory; tests have their own
 }
 
 // hooks let tests stop the world at the places where a crash would hurt most.
@@ -93,6 +95,10 @@ func (c Config) withDefaults() Config {
 	def(&c.FetchMaxBytes, 16<<20)
 	def(&c.CacheBytes, 128<<20)
 	def(&c.MemTableBytes, 32<<20)
+	if c.fs == nil {
+		// Without disk health checks, whose goroutine a failed Open leaves behind.
+		c.fs = vfs.Default
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -20,9 +20,10 @@ import (
 // begun anew. Every reader outside of the processors goes through view, which
 // never meets a closed database.
 type database struct {
-	dir string
-	cfg *Config
-	log *slog.Logger
+	dir  string
+	cfg  *Config
+	log  *slog.Logger
+	disk *disk
 
 	mu   sync.RWMutex
 	db   *pebble.DB // nil when closed
@@ -37,7 +38,7 @@ var errClosed = errors.New("local state is closed")
 
 // openDatabase locks and opens the folder.
 func openDatabase(cfg *Config) (*database, error) {
-	d := &database{dir: cfg.Dir, cfg: cfg, log: cfg.Logger}
+	d := &database{dir: cfg.Dir, cfg: cfg, log: cfg.Logger, disk: newDisk(cfg.fs, cfg.Dir, cfg.MemTableBytes, cfg.Logger)}
 	if err := d.open(); err != nil {
 		return nil, err
 	}
@@ -108,7 +109,17 @@ func (d *database) moveAside(cause error) error {
 	return nil
 }
 
-func (d *database) openPebble() error {
+func (d *database) openPebble() (err error) {
+	d.disk.setOpened(false)
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case pebbleFatal:
+			err = v // what Pebble holds is given back when the process ends, which is next
+		default:
+			panic(v)
+		}
+	}()
 	corrupt := make(chan error, 1)
 	report := func(err error) {
 		select {
@@ -122,7 +133,7 @@ func (d *database) openPebble() error {
 	defer cache.Unref()
 	opts := &pebble.Options{
 		Cache:                       cache,
-		FS:                          vfs.Default, // without disk health checks, whose goroutine a failed Open leaves behind
+		FS:                          d.disk.guarded(),
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                d.cfg.MemTableBytes,
@@ -159,6 +170,7 @@ func (d *database) openPebble() error {
 		return err
 	}
 	d.db, d.corrupt = db, corrupt
+	d.disk.setOpened(true)
 	return nil
 }
 
@@ -224,18 +236,45 @@ func (d *database) found() <-chan error {
 	return d.corrupt
 }
 
-// flush makes everything written so far durable.
+// flush makes everything written so far durable, unless the disk is full: then
+// the rest is read from the changelogs again.
 func (d *database) flush() error {
-	return d.view(func(db *pebble.DB) error { return db.Flush() })
+	return d.view(func(db *pebble.DB) error {
+		if d.disk.err() != nil {
+			return nil
+		}
+		flushed, err := db.AsyncFlush()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-flushed:
+		case <-d.disk.full():
+		}
+		return nil
+	})
 }
 
 func (d *database) close() error {
+	err := d.flush()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.db == nil {
 		return nil
 	}
-	err := d.db.Flush()
+	if d.disk.err() != nil {
+		// Pebble waits for its flush, and that for space; nobody else needs to.
+		// The folder is whole as it is, and the lock on it ends with the process.
+		d.log.Warn("data directory is left as it is: its disk is full", "dir", d.dir)
+		go func(db *pebble.DB, lock *pebble.Lock) {
+			<-d.disk.room()
+			if err := errors.Join(db.Close(), lock.Close()); err != nil {
+				d.log.Warn("close data directory", "dir", d.dir, "error", err)
+			}
+		}(d.db, d.lock)
+		d.db = nil
+		return nil
+	}
 	err = errors.Join(err, d.db.Close(), d.lock.Close())
 	d.db = nil
 	if err != nil {

@@ -124,6 +124,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
 	all, cancel := context.WithCancel(ctx)
 	defer cancel()
+	e.db.disk.waitUntil(all)
 	var wg sync.WaitGroup
 	labelled := func(part string, run func(context.Context)) {
 		// A CPU profile then tells whose work it saw: goroutines inherit labels.
@@ -154,15 +155,15 @@ func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
 	return cause
 }
 
-// Ready gives nil if every processor has recovered its tables and every view
-// has caught up; else an error that names all that have not.
+// Ready gives nil if every processor has recovered its tables, every view has
+// caught up and there is room on the disk; else an error that names all that have not.
 func (e *Engine) Ready() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.running {
 		return errors.New("engine is not running")
 	}
-	var errs []error
+	errs := []error{e.db.disk.err()}
 	for _, p := range e.processors {
 		errs = append(errs, p.status.ready())
 	}

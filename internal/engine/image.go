@@ -16,6 +16,7 @@ import (
 type image struct {
 	ks    keyspace
 	db    *pebble.DB
+	disk  *disk
 	owner string // the group or view that it belongs to
 	// layout that the entries are written by; see mark.
 	layout uint64
@@ -54,6 +55,9 @@ func (im *image) open(log logPosition) error {
 }
 
 func (im *image) rebuild(fresh mark) error {
+	if err := im.disk.admit(); err != nil {
+		return err
+	}
 	im.mark = fresh
 	b := im.db.NewBatch()
 	defer b.Close()
@@ -87,6 +91,9 @@ func (im *image) take(fetches [][]*kgo.Record, next int64) error {
 		return err
 	}
 	if err := failpoint.Reach(failpoint.RecoveryWrite, im.owner); err != nil {
+		return err
+	}
+	if err := im.disk.admit(); err != nil {
 		return err
 	}
 	if err := commitLocal(b); err != nil {

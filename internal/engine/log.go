@@ -54,8 +54,13 @@ func (l pebbleLogger) Errorf(f string, v ...any) { l.log.Error("pebble: " + fmt.
 func (l pebbleLogger) Fatalf(f string, v ...any) {
 	msg := "pebble: " + fmt.Sprintf(f, v...)
 	l.log.Error(msg)
-	panic(msg)
+	panic(pebbleFatal(msg))
 }
+
+// pebbleFatal is what Pebble ends with.
+type pebbleFatal string
+
+func (f pebbleFatal) Error() string { return string(f) }
 
 // oneLine makes one line of an error: Goka's lists are of several.
 func oneLine(err error) string {

@@ -71,7 +71,7 @@ type restoration struct {
 func newReplica(t *table, partition int32) *replica {
 	return &replica{
 		table: t, partition: partition, turn: make(chan struct{}, 1), state: ReplicaIdle, offset: -1, end: -1,
-		image: image{ks: newKeyspace(kindTable, t.topic, partition), owner: t.group},
+		image: image{ks: newKeyspace(kindTable, t.topic, partition), owner: t.group, disk: t.engine.db.disk},
 	}
 }
 

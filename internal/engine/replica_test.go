@@ -34,7 +34,7 @@ func (r *running) local() map[string]string {
 	r.t.Helper()
 	m := map[string]string{}
 	for p := range int32(testPartitions) {
-		im := &image{ks: newKeyspace(kindTable, "counter-table", p), db: r.db.handle()}
+		im := &image{ks: newKeyspace(kindTable, "counter-table", p), db: r.db.handle(), disk: r.db.disk}
 		it, err := newStore(im, nil, nil).Iterator()
 		if err != nil {
 			r.t.Fatal(err)

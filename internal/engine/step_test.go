@@ -309,7 +309,7 @@ func TestRetention(t *testing.T) {
 		}
 		left := 0
 		for p := range int32(testPartitions) {
-			st := newStore(&image{db: e.db.handle(), ks: newKeyspace(kindTable, "counter-table", p)}, nil, nil)
+			st := newStore(&image{db: e.db.handle(), disk: e.db.disk, ks: newKeyspace(kindTable, "counter-table", p)}, nil, nil)
 			it, err := st.Iterator()
 			if err != nil {
 				t.Fatal(err)

@@ -206,6 +206,9 @@ func (s *store) write() error {
 	if err := failpoint.Reach(point, s.owner); err != nil {
 		return err
 	}
+	if err := s.disk.admit(); err != nil {
+		return err
+	}
 	b := s.db.NewBatch()
 	defer b.Close()
 	if err := s.addTo(b); err != nil {

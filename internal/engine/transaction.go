@@ -348,6 +348,9 @@ func (s *session) apply() error {
 	if len(tables) == 0 {
 		return nil
 	}
+	if err := s.p.engine.db.disk.admit(); err != nil {
+		return err
+	}
 	b := s.db.NewBatch()
 	defer b.Close()
 	s.tx.ackMu.Lock()

@@ -84,7 +84,7 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 			return topicManager{v.engine.kafka, ctx}, nil
 		}),
 		goka.WithViewStorageBuilder(func(topic string, partition int32) (storage.Storage, error) {
-			im := &image{ks: newKeyspace(kindView, v.name, partition), db: db, owner: v.name, layout: layoutOf(v.spec)}
+			im := &image{ks: newKeyspace(kindView, v.name, partition), db: db, disk: v.engine.db.disk, owner: v.name, layout: layoutOf(v.spec)}
 			st := newStore(im, func() ([16]byte, int64, int64, error) {
 				return v.engine.kafka.position(ctx, topic, partition)
 			}, func() int64 { return f.batchEnd(topic, partition) })

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -237,4 +238,18 @@ func (w *world) checkStore(dir string) (entries int) {
 		entries += len(have)
 	}
 	return entries
+}
+
+// copyFolder copies the folder of an engine as its disk has it now, without
+// the lock.
+func copyFolder(t testing.TB, dir string) string {
+	t.Helper()
+	next := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(next, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(next, "LOCK")); err != nil {
+		t.Fatal(err)
+	}
+	return next
 }
