@@ -76,6 +76,23 @@ test-data: ## Run the pipeline on the real input beside the repository and print
 bench: build ## Measure the whole on this machine: throughput, latency, memory, start (docs/performance.md)
 	bin/touchstone bench
 
+# make bench-peers QUICK=1 only shows that all of it works; PEERS takes flags of
+# "bin/bench-peers run", such as PEERS='-subjects touchstone,streams -pairs 5'.
+PEERS ?=
+KAFKA_STREAMS := bench/peers/kafka-streams
+
+.PHONY: bench-peers
+bench-peers: build $(KAFKA_STREAMS)/target/built ## Compare with Kafka Streams and plain Goka on a real Kafka; needs Java 17 and Maven
+	go build -o bin/bench-peers ./bench/peers/cmd/peers
+	bin/bench-peers run $(if $(QUICK),-quick -results '' -modes throughput$(comma)latency$(comma)recovery) $(PEERS)
+	$(if $(QUICK),,bin/bench-peers report)
+
+comma := ,
+
+$(KAFKA_STREAMS)/target/built: $(shell find $(KAFKA_STREAMS)/src -type f) $(KAFKA_STREAMS)/pom.xml
+	mvn -B -q -f $(KAFKA_STREAMS)/pom.xml package
+	touch $@
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	@set -e; \

@@ -228,6 +228,12 @@ func await(within time.Duration, check func(context.Context) error) error {
 	}
 }
 
+// Version of Kafka that the pom names: that of clusters of our own.
+func Version() (string, error) {
+	p, err := readPom()
+	return p.Kafka, err
+}
+
 // Addrs are the addresses of the brokers, host:port.
 func (c *Cluster) Addrs() []string { return c.addrs }
 

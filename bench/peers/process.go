@@ -1,0 +1,222 @@
+package peers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a subject that runs. It does not outlive the benchmark.
+type process struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+	err  error // how it ended, once done is closed
+}
+
+// startProcess starts a command on some processors; its output goes to a file.
+func startProcess(cpus, log string, env []string, command ...string) (*process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close() // the child has its own
+	if cpus != "" {
+		// taskset executes the command in its own place.
+		command = append([]string{"taskset", "-c", cpus}, command...)
+	}
+	p := &process{cmd: exec.Command(command[0], command[1:]...), log: log, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.Env = append(os.Environ(), env...)
+	// The kernel kills the child when the thread that started it ends; so that
+	// thread is kept for as long as the child lives.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", strings.Join(command, " "), err)
+	}
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// alive gives nil, or how the process ended and its last words.
+func (p *process) alive() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("it has ended (%v); end of its log:\n%s", p.err, tail(p.log, 30))
+	default:
+		return nil
+	}
+}
+
+// kill kills and waits for the end.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	<-p.done
+}
+
+// stop asks the process to end, and kills it if it does not.
+func (p *process) stop(within time.Duration) error {
+	if err := p.alive(); err != nil {
+		return err
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(within):
+		p.kill()
+		return fmt.Errorf("it did not end within %s of SIGTERM; end of its log:\n%s", within, tail(p.log, 30))
+	}
+}
+
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.SplitAfter(string(b), "\n")
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
+}
+
+// ticks of /proc are hundredths of a second on Linux, whatever the kernel uses
+// inside.
+const tick = 10 * time.Millisecond
+
+// cpuTime is what a process has used in user and system mode, all threads
+// together. See proc_pid_stat(5).
+func cpuTime(pid int) (time.Duration, error) {
+	path := fmt.Sprintf("/proc/%d/stat", pid)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	// The second field, the command in parentheses, may contain anything.
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 13 {
+		return 0, fmt.Errorf("%s: %d fields after the command, expected 13 or more", path, len(f))
+	}
+	user, err1 := strconv.ParseInt(string(f[11]), 10, 64)
+	system, err2 := strconv.ParseInt(string(f[12]), 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+}
+
+// machineTime is how long processors were busy in user and system mode, by
+// whatever process, and how much time the hypervisor took from them.
+type machineTime struct{ busy, steal time.Duration }
+
+// readMachine reads the first line of /proc/stat: "cpu", then ticks in user,
+// nice, system, idle, iowait, irq, softirq, steal. See proc_stat(5).
+func readMachine() (machineTime, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTime{}, err
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	f := bytes.Fields(line)
+	if len(f) < 9 || string(f[0]) != "cpu" {
+		return machineTime{}, fmt.Errorf("/proc/stat begins with %q, expected cpu and eight numbers", line)
+	}
+	var m machineTime
+	for _, i := range []int{1, 2, 3, 8} {
+		n, err := strconv.ParseInt(string(f[i]), 10, 64)
+		if err != nil {
+			return machineTime{}, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if i == 8 {
+			m.steal = time.Duration(n) * tick
+		} else {
+			m.busy += time.Duration(n) * tick
+		}
+	}
+	return m, nil
+}
+
+// number reads "name: value" of a file of /proc.
+func number(pid int, file, name string) (int64, error) {
+	path := fmt.Sprintf("/proc/%d/%s", pid, file)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %s: %w", path, name, err)
+			}
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, name)
+}
+
+// written is how many bytes a process gave to its files and sockets, and how
+// many of its files' pages went towards the disk.
+func written(pid int) (calls, disk int64, err error) {
+	if calls, err = number(pid, "io", "wchar"); err == nil {
+		disk, err = number(pid, "io", "write_bytes")
+	}
+	return calls, disk, err
+}
+
+// readBytes is how many bytes a process read from files and sockets.
+func readBytes(pid int) (int64, error) { return number(pid, "io", "rchar") }
+
+// peakMemory is the most memory that was resident since forgetPeak, in bytes.
+func peakMemory(pid int) (int64, error) {
+	n, err := number(pid, "status", "VmHWM")
+	return n * 1024, err
+}
+
+// forgetPeak makes peakMemory begin anew. See proc_pid_clear_refs(5).
+func forgetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+// folderBytes is how much the files below a folder hold. Files that vanish
+// meanwhile are not counted.
+func folderBytes(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil
+	})
+	return total
+}
+
+// pin keeps this process, which feeds and observes, on some processors.
+func pin(cpus string) error {
+	if cpus == "" {
+		return nil
+	}
+	out, err := exec.Command("taskset", "-apc", cpus, strconv.Itoa(os.Getpid())).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("taskset: %w\n%s", err, out)
+	}
+	return nil
+}
