@@ -34,7 +34,8 @@ type Emit struct {
 
 // Effects is what a step wants done.
 type Effects struct {
-	// State to store for the key; nil leaves it as it is.
+	// State to store for the key; nil leaves it as it is, and the step must
+	// then not have changed what it was given.
 	State any
 	// Forget deletes the state of the key.
 	Forget bool
@@ -48,7 +49,8 @@ type Effects struct {
 // Station is a step with a name.
 type Station interface {
 	// Step handles one record. state is the decoded state of the record's
-	// key, nil if there is none; the step owns it and may return it changed.
+	// key, nil if there is none; the step owns it and may return it changed,
+	// but keeps no reference to it, nor to what it returns as State.
 	// An error makes the record a dead letter with the error's failure kind;
 	// nothing else the step wanted is then done.
 	Step(state any, in Record) (Effects, error)

@@ -455,6 +455,7 @@ func (a *App) processor(d *definition.Domain, g topology.Group, s processors.Sta
 		return spec, err
 	}
 	if t, _ := a.topology.Topic(g.Table); t.Record == topology.Seen {
+		spec.Uncached = true // most deliveries come once
 		spec.Retention = &engine.Retention{Window: t.Retention, Since: func(v any) envelope.Instant { return v.(*journal.Seen).At }}
 	}
 	return spec, nil

@@ -29,8 +29,10 @@ func Configure(c *config.Config, domains []*definition.Domain) (Options, error) 
 		Domains: domains, Dir: c.Data.Dir, Brokers: c.Kafka.Brokers, Clients: clients,
 		Registry: codecs.RegistryOptions{URL: c.Registry.URL, Username: c.Registry.Auth.User, Password: c.Registry.Auth.Password},
 		Topology: topology.Defaults(),
-		Engine:   engine.Config{CommitInterval: c.Engine.CommitInterval, CacheBytes: int64(c.Engine.CacheBytes)},
-		Limits:   api.DefaultLimits(),
+		Engine: engine.Config{
+			CommitInterval: c.Engine.CommitInterval, CacheBytes: int64(c.Engine.CacheBytes), StateCacheBytes: orNone(c.Engine.StateCacheBytes),
+		},
+		Limits: api.DefaultLimits(),
 	}
 	for _, r := range Roles() {
 		if c.HasRole(r) {
@@ -40,6 +42,15 @@ func Configure(c *config.Config, domains []*definition.Domain) (Options, error) 
 	o.Topology.Partitions, o.Topology.Replication, o.Topology.DedupeWindow = c.Topics.Partitions, c.Topics.Replication, c.Dedupe.Window
 	o.Limits.Body = int64(c.API.MaxBodyBytes)
 	return o, nil
+}
+
+// orNone gives the engine's word for none where the configuration says 0: its
+// own 0 is a default.
+func orNone(b config.Bytes) int64 {
+	if b == 0 {
+		return -1
+	}
+	return int64(b)
 }
 
 // Serve runs the roles of a process against Kafka and a schema registry until

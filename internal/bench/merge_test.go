@@ -62,7 +62,7 @@ func benchmarkMerge(b *testing.B, keys int) {
 	w.facts(b.N)
 	runtime.GC()
 
-	reg := w.start()
+	stop := w.start()
 	warm := int64(b.N / 5)
 	w.await(func(s engine.GroupStatus) bool { return s.Records >= warm })
 	from, cpu, began, machine := w.status(), cpuTime(), time.Now(), machineTime()
@@ -77,7 +77,7 @@ func benchmarkMerge(b *testing.B, keys int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	reg()
+	stop()
 	if got := to.Emitted[topology.Changes(domainName)]; got != int64(w.changes) || to.DeadLetters != 0 {
 		b.Fatalf("%d changes and %d dead letters, expected %d and none", got, to.DeadLetters, w.changes)
 	}
@@ -148,8 +148,8 @@ func (w *mergeWorld) codec(topic string) codecs.Codec {
 	return c
 }
 
-// start runs the station and gives what stops it.
-func (w *mergeWorld) start() (stop func()) {
+// open declares the station and makes its topics.
+func (w *mergeWorld) open() {
 	e, err := engine.New(engine.Config{Brokers: w.brokers, Dir: w.dir + "/state", Instance: "bench", Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		w.b.Fatal(err)
@@ -171,17 +171,26 @@ func (w *mergeWorld) start() (stop func()) {
 		w.b.Fatal(err)
 	}
 	w.engine = e
+}
+
+func (w *mergeWorld) close() {
+	if err := w.engine.Close(); err != nil {
+		w.b.Error(err)
+	}
+}
+
+// start runs the station and gives what stops it.
+func (w *mergeWorld) start() (stop func()) {
+	w.open()
 	ctx, cancel := context.WithCancel(w.ctx)
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
+	go func() { done <- w.engine.Run(ctx) }()
 	return func() {
 		cancel()
 		if err := <-done; err != nil {
 			w.b.Error(err)
 		}
-		if err := e.Close(); err != nil {
-			w.b.Error(err)
-		}
+		w.close()
 	}
 }
 
@@ -218,7 +227,8 @@ func (w *mergeWorld) produce(next func() *kgo.Record) {
 
 // seed writes the entities, as all their sources left them, to the changelog.
 func (w *mergeWorld) seed() {
-	w.start()() // for its topics
+	w.open()
+	w.close()
 	table := engine.TableTopic(w.group)
 	codec := w.codec(table)
 	e := 0

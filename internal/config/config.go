@@ -94,8 +94,9 @@ type Domains struct {
 
 // Engine tunes the stations.
 type Engine struct {
-	CommitInterval time.Duration `key:"commitInterval" doc:"Longest time a transaction stays open while there is input. Without input it ends at once."`
-	CacheBytes     Bytes         `key:"cacheBytes" doc:"Memory for cached blocks of the local stores, for the whole process."`
+	CommitInterval  time.Duration `key:"commitInterval" doc:"Longest time a transaction stays open while there is input. Without input it ends at once."`
+	CacheBytes      Bytes         `key:"cacheBytes" doc:"Memory for cached blocks of the local stores, for the whole process."`
+	StateCacheBytes Bytes         `key:"stateCacheBytes" doc:"Memory for decoded entities that stations ask for often, for the whole process; an estimate. 0 for none."`
 }
 
 // Topics are the defaults of created topics.
@@ -127,7 +128,7 @@ func Default() Config {
 		API:      API{Listen: "127.0.0.1:8080", MaxBodyBytes: MaxBody},
 		Kafka:    Kafka{Brokers: []string{"127.0.0.1:9092"}, Listen: "127.0.0.1:9092"},
 		Registry: Registry{URL: "http://127.0.0.1:8081", Listen: "127.0.0.1:8081"},
-		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20},
+		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20, StateCacheBytes: 64 << 20},
 		Topics:   Topics{Partitions: 8, Replication: -1},
 		Dedupe:   Dedupe{Window: 7 * 24 * time.Hour},
 		Log:      Log{Level: "info", Format: "text"},

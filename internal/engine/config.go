@@ -61,6 +61,10 @@ type Config struct {
 	FetchMaxBytes int32
 	// CacheBytes is Pebble's block cache. Default 128 MiB.
 	CacheBytes int64
+	// StateCacheBytes is the memory for decoded values of tables, shared by all
+	// partitions that this process owns. It is an estimate, by the length of the
+	// encoded values. Default 64 MiB; negative for none.
+	StateCacheBytes int64
 	// MemTableBytes is the size of one Pebble memtable. Default 32 MiB.
 	MemTableBytes uint64
 
@@ -94,6 +98,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRecordBytes, 1_000_000)
 	def(&c.FetchMaxBytes, 16<<20)
 	def(&c.CacheBytes, 128<<20)
+	def(&c.StateCacheBytes, 64<<20)
 	def(&c.MemTableBytes, 32<<20)
 	if c.fs == nil {
 		// Without disk health checks, whose goroutine a failed Open leaves behind.

@@ -18,6 +18,7 @@ type Engine struct {
 	db      *database
 	kafka   *kafka
 	metrics *metrics
+	caches  cacheBudget
 
 	mu         sync.Mutex
 	running    bool
@@ -48,7 +49,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.close())
 	}
-	return &Engine{cfg: cfg, db: db, kafka: k, metrics: m}, nil
+	return &Engine{cfg: cfg, db: db, kafka: k, metrics: m, caches: cacheBudget{bytes: cfg.StateCacheBytes}}, nil
 }
 
 var errRunning = errors.New("engine is running: everything is declared before Run")

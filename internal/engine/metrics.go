@@ -21,6 +21,9 @@ type metrics struct {
 	tableRecords            *prometheus.CounterVec
 	restored, restoredBytes *prometheus.CounterVec
 	restore                 *prometheus.HistogramVec
+	cacheHits, cacheMisses  *prometheus.CounterVec
+	cacheEvictions          *prometheus.CounterVec
+	cacheBytes              *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -50,14 +53,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		viewRecords: counter("view_records_total", "Records taken in by a view.", "view"),
 		viewFailed:  counter("view_failures_total", "Records that a view could not take in and skipped.", "view"),
 
-		tableRecords:  counter("table_followed_records_total", "Changelog records taken into local state, in a restoration or as a standby.", "table"),
-		restored:      counter("table_restored_records_total", "Changelog records read by finished restorations.", "table"),
-		restoredBytes: counter("table_restored_bytes_total", "Bytes of keys and values read by finished restorations.", "table"),
-		restore:       histogramOf("table", "table_restore_seconds", "Duration of the restoration of one partition of a table up to the end of its changelog.", prometheus.ExponentialBuckets(0.001, 3, 13)),
+		tableRecords:   counter("table_followed_records_total", "Changelog records taken into local state, in a restoration or as a standby.", "table"),
+		restored:       counter("table_restored_records_total", "Changelog records read by finished restorations.", "table"),
+		restoredBytes:  counter("table_restored_bytes_total", "Bytes of keys and values read by finished restorations.", "table"),
+		restore:        histogramOf("table", "table_restore_seconds", "Duration of the restoration of one partition of a table up to the end of its changelog.", prometheus.ExponentialBuckets(0.001, 3, 13)),
+		cacheHits:      counter("state_cache_hits_total", "States that a step found decoded in memory.", "group"),
+		cacheMisses:    counter("state_cache_misses_total", "States that a step had to read and decode, or that did not exist.", "group"),
+		cacheEvictions: counter("state_cache_evictions_total", "Decoded states that made room for others.", "group"),
+		cacheBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "touchstone_state_cache_bytes",
+			Help: "Memory of decoded states, estimated by their encoded length."}, []string{"group"}),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.resolved, m.restarts,
-		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore} {
+		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore,
+		m.cacheHits, m.cacheMisses, m.cacheEvictions, m.cacheBytes} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -68,6 +77,7 @@ type groupMetrics struct {
 	in, commits, aborts, resolved, restarts, swept prometheus.Counter
 	out, dead                                      *prometheus.CounterVec
 	step, commit, recovery, batch                  prometheus.Observer
+	cache                                          cacheMetrics
 }
 
 func (m *metrics) group(g string) groupMetrics {
@@ -78,6 +88,8 @@ func (m *metrics) group(g string) groupMetrics {
 		out: m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
 		step: m.step.WithLabelValues(g), commit: m.commit.WithLabelValues(g),
 		recovery: m.recovery.WithLabelValues(g), batch: m.batch.WithLabelValues(g),
+		cache: cacheMetrics{hits: m.cacheHits.WithLabelValues(g), misses: m.cacheMisses.WithLabelValues(g),
+			evictions: m.cacheEvictions.WithLabelValues(g), bytes: m.cacheBytes.WithLabelValues(g)},
 	}
 }
 

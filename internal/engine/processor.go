@@ -43,6 +43,9 @@ type Processor struct {
 	Inputs  []Edge
 	// Table is the codec of the group's table; nil for a station without state.
 	Table Codec
+	// Uncached says that no decoded values of the table are kept in memory: for
+	// a table whose keys are hardly ever asked for again.
+	Uncached bool
 	// Retention bounds the table by time; nil for a table that keeps everything.
 	Retention *Retention
 	// Standby keeps the partitions of the table that other processes own warm
@@ -273,9 +276,16 @@ func (s *session) openTable() storage.Builder {
 		s.tablesMu.Lock()
 		defer s.tablesMu.Unlock()
 		old := *s.tables.Load()
-		tables := make([]*store, max(len(old), int(partition)+1))
+		tables := make([]*states, max(len(old), int(partition)+1))
 		copy(tables, old)
-		tables[partition] = st
+		if was := tables[partition]; was != nil {
+			was.cache.close()
+		}
+		var c *cache
+		if !s.p.spec.Uncached {
+			c = newCache(&s.p.engine.caches, &s.p.metrics.cache)
+		}
+		tables[partition] = newStates(st, c)
 		s.tables.Store(&tables)
 		return st, nil
 	}
@@ -286,10 +296,11 @@ func (s *session) openTable() storage.Builder {
 func (s *session) closeTables() (err error) {
 	for _, st := range *s.tables.Load() {
 		if st != nil {
+			st.cache.close()
 			err = errors.Join(err, st.Close())
 		}
 	}
-	s.tables.Store(&[]*store{})
+	s.tables.Store(&[]*states{})
 	return err
 }
 

@@ -59,7 +59,7 @@ func (r *rehearsal) take(rec *kgo.Record, c *Counts) error {
 			return err
 		}
 	}
-	w, err := st.try(in, stored)
+	w, err := st.try(in, &taken{key: in.rec.Key, exists: stored != nil, raw: stored})
 	if retryable(err) {
 		return err
 	}

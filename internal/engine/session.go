@@ -47,7 +47,7 @@ type session struct {
 	recovery *follower
 
 	tablesMu sync.Mutex
-	tables   atomic.Pointer[[]*store] // by partition; the stores of this generation
+	tables   atomic.Pointer[[]*states] // by partition; those of this generation
 
 	takenOver bool // another process has joined the group as this instance
 
@@ -79,7 +79,7 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.recovery = newFollower(cfg, p.engine.kafka, p.spec.Group+"-recovery")
-	s.tables.Store(&[]*store{})
+	s.tables.Store(&[]*states{})
 	s.tx.init()
 	byKey := kgo.StickyKeyPartitioner(nil)
 	// franz-go always fetches stable offsets: a group that takes over waits
@@ -179,7 +179,7 @@ func (s *session) gokaOptions(ctx context.Context) []goka.ProcessorOption {
 	}
 }
 
-func (s *session) table(partition int32) *store {
+func (s *session) table(partition int32) *states {
 	ts := *s.tables.Load()
 	if int(partition) < len(ts) {
 		return ts[partition]

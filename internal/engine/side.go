@@ -219,6 +219,17 @@ func (x *side) touch(j *job) *job {
 	return t
 }
 
+// concerns tells whether note will want to compare what the step makes of an
+// input's state with what it was.
+func (x *side) concerns(in *input) bool {
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.open[position{in.rec.Stream, in.rec.Partition, in.rec.Offset}] != nil || in.headers[HeaderReplay] != nil
+}
+
 // note takes note of what a step made of an input, if that is one that was
 // read again or follows from one. It runs in Goka's goroutines.
 func (x *side) note(in *input, stored []byte, w *writes, cause error) {
@@ -269,7 +280,7 @@ func (x *side) note(in *input, stored []byte, w *writes, cause error) {
 // countsOf counts one step.
 func countsOf(p *processor, in *input, stored []byte, w *writes, cause error) Counts {
 	c := Counts{Records: 1}
-	if p.spec.Table != nil && !w.keep && (w.forget || !bytes.Equal(stored, w.state)) {
+	if p.spec.Table != nil && !w.keep && (w.state == nil || !bytes.Equal(stored, w.state)) {
 		c.Changed = 1
 	}
 	for _, out := range w.out {

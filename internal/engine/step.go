@@ -37,10 +37,10 @@ type input struct {
 
 // writes is what a step wants written, encoded.
 type writes struct {
-	state  []byte
-	forget bool
-	keep   bool // leave the state as it is
-	out    []*kgo.Record
+	keep    bool   // leave the state as it is
+	state   []byte // nil: forget it
+	decoded any    // state, as the next step is to get it
+	out     []*kgo.Record
 	// dead is why the input is to be kept as a dead letter although the step
 	// succeeded; nil if it is not.
 	dead error
@@ -61,8 +61,8 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		ctx.Fail(err)
 	}
 
-	var table *store
-	var stored []byte
+	var table *states
+	var state taken
 	if st.p.spec.Table != nil {
 		table = st.s.table(in.rec.Partition)
 		if table == nil {
@@ -70,13 +70,16 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		}
 		table.touch(in.rec.Time)
 		var err error
-		if stored, err = table.Get(in.rec.Key); err != nil {
+		if state, err = table.take(in.rec.Key); err != nil {
 			st.p.engine.db.report(err)
 			ctx.Fail(err) // local state cannot be read: not the record's fault
 		}
 	}
 
-	w, err := st.try(in, stored)
+	if state.raw == nil && state.state != nil && st.s.side.concerns(in) {
+		state.raw, _ = st.p.spec.Table.Encode(state.state) // what it was, to compare with what the step makes of it
+	}
+	w, err := st.try(in, &state)
 	if retryable(err) {
 		// Not the record's fault, and it may work later: the transaction fails
 		// and its records are processed again.
@@ -94,15 +97,15 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		w.out = append(w.out, st.deadLetter(in, se, false))
 		st.p.deadLettered(in, se)
 	}
-	st.s.side.note(in, stored, &w, err)
-	origin := outputOrigin{st.s.life, at}
-	if table != nil && !w.keep {
-		if w.forget {
-			table.put(in.rec.Key, nil)
-		} else {
-			table.put(in.rec.Key, w.state)
-		}
-		st.s.produce(origin, &kgo.Record{Topic: st.p.tableTopic, Partition: in.rec.Partition, Key: keyBytes(in.rec.Key), Value: w.state})
+	st.s.side.note(in, state.raw, &w, err)
+	origin := &outputOrigin{st.s.life, at}
+	switch {
+	case table == nil:
+	case err != nil: // the step may have left what it was given half changed
+	case w.keep:
+		table.keep(&state)
+	default:
+		table.set(&state, w.state, w.decoded, origin)
 	}
 	for _, r := range w.out {
 		st.p.outputs[r.Topic].count.Add(1)
@@ -157,7 +160,7 @@ const (
 )
 
 // try decodes, steps and encodes. It writes nothing.
-func (st *step) try(in *input, stored []byte) (w writes, err error) {
+func (st *step) try(in *input, stored *taken) (w writes, err error) {
 	codec := st.p.inputs[in.rec.Stream]
 	stage, running := stageDecode, any(codec)
 	defer func() {
@@ -175,15 +178,15 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 			return fail(failure.Wrap(ownKind(err), "decode record of", in.rec.Stream, err))
 		}
 	}
-	var state any
-	if stored != nil {
+	if stored.state == nil && stored.raw != nil {
 		running = st.p.spec.Table
-		if state, err = st.p.spec.Table.Decode(stored); err != nil {
+		if stored.state, err = st.p.spec.Table.Decode(stored.raw); err != nil {
 			return fail(failure.Wrap(ownKind(err), "decode state of", in.rec.Key, err))
 		}
-		if r := st.p.spec.Retention; r != nil && r.expired(state, in.rec.Time) {
-			state = nil
-		}
+	}
+	state := stored.state
+	if r := st.p.spec.Retention; r != nil && state != nil && r.expired(state, in.rec.Time) {
+		state = nil
 	}
 	stage, running = stageStep, st.p.spec.Station
 	effects, err := st.step(state, in.rec)
@@ -196,7 +199,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 	case effects.Forget && effects.State != nil:
 		return fail(failure.New(failure.Poison, "effects of", in.rec.Key, "both State and Forget, expected one"))
 	case effects.Forget:
-		w.forget, w.keep = true, stored == nil
+		w.keep = !stored.exists
 	case effects.State != nil:
 		if st.p.spec.Table == nil {
 			return fail(failure.New(failure.Poison, "effects of", in.rec.Key, "State from a station without a table"))
@@ -207,7 +210,7 @@ func (st *step) try(in *input, stored []byte) (w writes, err error) {
 		if n := len(in.rec.Key) + len(w.state); n > st.s.cfg.MaxRecordBytes {
 			return fail(failure.New(failure.Validation, "state of", in.rec.Key, "%d bytes, expected at most %d", n, st.s.cfg.MaxRecordBytes))
 		}
-		w.keep = false
+		w.keep, w.decoded = false, effects.State
 	}
 	w.out, err = st.encode(effects.Emit)
 	if err != nil {

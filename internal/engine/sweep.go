@@ -43,7 +43,7 @@ type sweeper struct {
 // sweep examines the next entries of the store at the time now, which is that
 // of the records, and removes those that have expired. No transaction may be
 // open. It gives the number of entries removed.
-func (s *store) sweep(r *Retention, codec Codec, now envelope.Instant) (int, error) {
+func (s *states) sweep(r *Retention, codec Codec, now envelope.Instant) (int, error) {
 	sw := &s.sweeper
 	if sw.cursor == nil {
 		if now-sw.began < envelope.Instant(r.Window.Microseconds()/sweepPasses) {
@@ -76,6 +76,7 @@ func (s *store) sweep(r *Retention, codec Codec, now envelope.Instant) (int, err
 		if err := b.Delete(it.Key(), nil); err != nil {
 			return 0, fmt.Errorf("sweep local state: %w", err)
 		}
+		s.cache.drop(string(s.ks.userKey(it.Key())))
 		removed++
 	}
 	if err := it.Error(); err != nil {

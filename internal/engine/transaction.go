@@ -36,7 +36,7 @@ type transaction struct {
 	// changelog has the highest offset written per partition of the table.
 	changelog map[int32]int64
 	failed    error // first failed write
-	biggest   outputOrigin
+	biggest   *outputOrigin
 	bigBytes  int
 }
 
@@ -113,7 +113,7 @@ func (s *session) acknowledged(r *kgo.Record, err error) {
 	if t.failed == nil {
 		t.failed = fmt.Errorf("write to %s: %w", r.Topic, err)
 	}
-	origin, ok := r.Context.(outputOrigin)
+	origin, ok := r.Context.(*outputOrigin)
 	if n := recordBytes(r); ok && n > t.bigBytes && refusedForGood(err) {
 		t.biggest, t.bigBytes = origin, n
 	}
@@ -154,6 +154,11 @@ func (s *session) commit(g *generation) error {
 		return nil // serve aborts
 	}
 	began := time.Now()
+	for partition, t := range *s.tables.Load() {
+		if t != nil {
+			t.flush(s.produce, s.p.tableTopic, int32(partition))
+		}
+	}
 	ctx := s.life // cancelling the end of a transaction leaves its outcome unknown
 	if err := s.side.seal(); err != nil {
 		s.tx.fail(err)
@@ -358,7 +363,7 @@ func (s *session) apply() error {
 	if len(s.tx.changelog) == 0 {
 		return nil
 	}
-	touched := make([]*store, 0, len(s.tx.changelog))
+	touched := make([]*states, 0, len(s.tx.changelog))
 	written := false
 	defer func() {
 		for _, st := range touched {

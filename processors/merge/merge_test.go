@@ -92,3 +92,45 @@ func TestFailures(t *testing.T) {
 		t.Errorf("a tombstone gave %+v, %v", eff, err)
 	}
 }
+
+// Oracle: a step that stores no state has not touched the one that it was
+// given, byte for byte: the engine gives the same value to the next step.
+func TestAStateThatIsNotStoredIsUntouched(t *testing.T) {
+	s := station()
+	var state any
+	untouched := 0
+	for i, offset := range []int64{5, 5, 1, 5, 8, 3, 8, 3, 9, 1, 9, 12, 5, 12} {
+		source := []string{"crm", "billing"}[offset%2]
+		before := fmt.Sprintf("%#v", dereferenced(state))
+		eff, err := s.Step(state, record(offset, source, named("email", fmt.Sprint(offset)), named("status", string(rune('a'+offset%3)))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if eff.State != nil {
+			state = eff.State
+			continue
+		}
+		untouched++
+		if after := fmt.Sprintf("%#v", dereferenced(state)); after != before {
+			t.Errorf("step %d stored nothing but changed\n%s\nto\n%s", i, before, after)
+		}
+	}
+	if untouched == 0 {
+		t.Error("every step stored something")
+	}
+}
+
+// dereferenced gives an entity without the pointers that %#v prints as addresses.
+func dereferenced(state any) []any {
+	e, ok := state.(*canonical.Entity)
+	if !ok {
+		return nil
+	}
+	c := *e
+	c.BaseStamp = nil
+	out := []any{c, e.BaseStamp != nil}
+	if e.BaseStamp != nil {
+		out = append(out, *e.BaseStamp)
+	}
+	return out
+}
