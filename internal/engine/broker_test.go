@@ -4,36 +4,11 @@ package engine
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 )
 
 // The tests here take brokers away under load. They need brokers of their own.
-
-// load feeds records until it is told to stop, and then tells how many it fed.
-// Nothing that was not acknowledged counts, and it goes on until it is.
-func (w *world) load(keys int) (stop func() int) {
-	fed := 0
-	var wg sync.WaitGroup
-	done := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(2 * time.Millisecond):
-			}
-			w.feed(fed, fed+20, keys)
-			fed += 20
-		}
-	})
-	return func() int {
-		close(done)
-		wg.Wait()
-		return fed
-	}
-}
 
 // progress waits until another n records were counted.
 func (r *running) progress(n int64) {
