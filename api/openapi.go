@@ -291,7 +291,7 @@ func (a *API) repairSchemas(s, instant, boolean object) {
 		"stations": list(record([]string{"station", "records", "changes", "noChange", "duplicates", "deadLetters", "events", "state", "emitted"}, object{
 			"station": text, "records": number, "changes": number, "noChange": number, "duplicates": number, "deadLetters": number, "events": number, "state": number, "emitted": counts,
 		})),
-		"changes": number, "events": number, "failures": list(text),
+		"changes": number, "events": number, "failures": list(text), "unsettled": list(text),
 	})
 	s["RebuildRequest"] = record([]string{"table"}, object{
 		"table": text, "domain": text, "from": object{"type": "string", "enum": []string{"changelog", "journal"}, "default": "changelog"},
@@ -304,7 +304,7 @@ func (a *API) repairSchemas(s, instant, boolean object) {
 	})
 	s["DeadLetter"] = record([]string{"id", "domain", "station", "group", "reason", "message", "key", "at", "attempt", "topic", "partition", "offset", "bytes", "state"}, object{
 		"id": text, "domain": text, "station": text, "group": text, "reason": text, "message": text, "stage": text, "source": text, "key": text, "at": instant, "attempt": number,
-		"topic": text, "partition": number, "offset": number, "bytes": number, "previous": text, "next": text,
+		"topic": text, "partition": number, "offset": number, "bytes": number, "previous": text, "next": text, "replay": text,
 		"state": object{"type": "string", "enum": LetterStates}, "detail": text, "headers": object{"type": "object", "additionalProperties": text},
 		"content": object{"type": "object"}, "decoded": object{}, "decodeError": text, "valueOmitted": boolean,
 	})

@@ -81,6 +81,9 @@ type Replay struct {
 	Events  int64 `json:"events"`
 	// Failures are examples of records that failed.
 	Failures []string `json:"failures,omitempty"`
+	// Unsettled are stations behind it that no process runs: what they will
+	// make of it is not known yet.
+	Unsettled []string `json:"unsettled,omitempty"`
 }
 
 // Ended tells whether nothing further will happen to it.

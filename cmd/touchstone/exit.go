@@ -25,6 +25,7 @@ const (
 	exitNotFound    exitCode = 3
 	exitUnreachable exitCode = 4
 	exitRefused     exitCode = 5
+	exitDiffers     exitCode = 6
 )
 
 // exitCodes says what each code means, in order.
@@ -36,6 +37,7 @@ func exitCodes() []string {
 		exitNotFound:    "what was asked for does not exist, or no longer does",
 		exitUnreachable: "no answer from the server",
 		exitRefused:     "a file was refused as a whole: its bad rows reached the threshold of the source, or a control total does not match",
+		exitDiffers:     "something is not as it should be: a table differs from the log, or records of a replay or redrive failed again",
 	}
 }
 

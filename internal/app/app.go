@@ -557,9 +557,13 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, serv
 	if err != nil {
 		return err
 	}
+	fix, err := newRepairs(a)
+	if err != nil {
+		return err
+	}
 	handler, err := api.New(api.Config{
 		Domains: domains, Sources: sources,
-		Door: &doorway{door: d, spool: filepath.Join(a.opts.Dir, "spool")}, Journal: journalReader{a}, Events: streams,
+		Door: &doorway{door: d, spool: filepath.Join(a.opts.Dir, "spool")}, Journal: journalReader{a}, Events: streams, Repairs: fix,
 		Topology: a.topology, Changes: a.changes, Stats: a.stats, Missing: a.missing,
 		Metrics:    promhttp.HandlerFor(a.opts.Metrics, promhttp.HandlerOpts{}),
 		Registerer: a.opts.Metrics, Log: a.opts.Log, Limits: a.opts.Limits, Version: a.opts.Version,

@@ -169,6 +169,12 @@ func (c *Client) get(ctx context.Context, into any, query url.Values, segments .
 	if err != nil {
 		return err
 	}
+	return c.answer(r, into)
+}
+
+// answer sends a request and reads its JSON answer.
+func (c *Client) answer(r *http.Request, into any) error {
+	ctx := r.Context()
 	r.Header.Set("Accept", "application/json")
 	a, err := c.do(r)
 	if err != nil {

@@ -38,6 +38,10 @@ func offline(t *testing.T, dir string, do func(*kgo.Client)) {
 	}
 }
 
+// keepsRequests: what was asked for outlives a kill -9. The embedded broker is
+// killed too, and everything derived is rebuilt from the journal instead.
+const keepsRequests = false
+
 // launch starts `touchstone dev` on free ports, in a folder where it may have
 // been killed before.
 func launch(t *testing.T, dir, definition string, killed bool) *child {

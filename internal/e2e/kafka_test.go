@@ -117,6 +117,9 @@ func offline(t *testing.T, _ string, do func(*kgo.Client)) {
 	do(client)
 }
 
+// keepsRequests: what was asked for outlives a kill -9.
+const keepsRequests = true
+
 // launch starts `touchstone serve`.
 func launch(t *testing.T, dir, definition string, _ bool) *child {
 	t.Helper()

@@ -72,6 +72,24 @@ type child struct {
 	lines *transcript
 }
 
+// ended gives a channel that is closed when the child has ended.
+func (c *child) ended() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c.lines.mu.Lock()
+			ended, more := c.lines.ended, c.lines.more
+			c.lines.mu.Unlock()
+			if ended {
+				return
+			}
+			<-more
+		}
+	}()
+	return done
+}
+
 // transcript keeps what a child says and tells when it says something.
 type transcript struct {
 	mu    sync.Mutex

@@ -33,7 +33,7 @@ func (c consumer) ConsumePartition(topic string, partition int32, offset int64) 
 		return nil, err
 	}
 	part.batchEnd.Store(-1)
-	p := &consumed{followed: part, msgs: make(chan *sarama.ConsumerMessage, 256), errors: make(chan *sarama.ConsumerError, 4)}
+	p := &consumed{followed: part, msgs: make(chan *sarama.ConsumerMessage, 256), errors: make(chan *sarama.ConsumerError, 4), headers: headerSlab{names: map[string][]byte{}}}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	go p.run()
 	return p, nil
@@ -70,11 +70,12 @@ func (consumer) ResumeAll()                {}
 // consumed is one partition of a consumer (a sarama.PartitionConsumer).
 type consumed struct {
 	*followed
-	msgs   chan *sarama.ConsumerMessage
-	errors chan *sarama.ConsumerError
-	ctx    context.Context
-	stop   context.CancelFunc
-	once   sync.Once
+	msgs    chan *sarama.ConsumerMessage
+	headers headerSlab // deliver's
+	errors  chan *sarama.ConsumerError
+	ctx     context.Context
+	stop    context.CancelFunc
+	once    sync.Once
 }
 
 func (p *consumed) run() {
@@ -110,7 +111,7 @@ func (p *consumed) deliver(rs []*kgo.Record) bool {
 	for i, r := range rs {
 		m := &slab[i]
 		m.Topic, m.Partition, m.Offset, m.Timestamp = r.Topic, r.Partition, r.Offset, r.Timestamp
-		m.Key, m.Value = r.Key, r.Value
+		m.Key, m.Value, m.Headers = r.Key, r.Value, p.headers.convert(r.Headers)
 		if r.Attrs.IsControl() {
 			m.Key, m.Value = []byte(markerKey), nil
 		}

@@ -74,7 +74,7 @@ func (st *step) deadLetter(in *input, e *stepError, withoutValue bool) *kgo.Reco
 		HeaderErrorStacktrace: cut(stack, maxStack),
 		HeaderFailureKind:     string(failure.KindOf(e.err)),
 		HeaderFailureAttempt:  strconv.Itoa(attempt),
-		HeaderFailureAt:       time.Now().UTC().Format(time.RFC3339),
+		HeaderFailureAt:       time.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00"),
 		HeaderStation:         st.p.name,
 	} {
 		h[k] = []byte(v)

@@ -378,17 +378,26 @@ func (e *Engine) Replay(ctx context.Context, control string, r Replay) (string, 
 	return id, refused
 }
 
-// staffed checks that somebody runs a group.
-func (e *Engine) staffed(ctx context.Context, group string) error {
+// Staffed tells whether some process is a member of a group.
+func (e *Engine) Staffed(ctx context.Context, group string) (bool, error) {
 	gs, err := e.kafka.adm.DescribeGroups(ctx, group)
 	g := gs[group]
 	if err == nil {
 		err = g.Err
 	}
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		return fmt.Errorf("describe group %s: %w", group, err)
+		return false, fmt.Errorf("describe group %s: %w", group, err)
 	}
-	if len(g.Members) == 0 {
+	return len(g.Members) > 0, nil
+}
+
+// staffed checks that somebody runs a group.
+func (e *Engine) staffed(ctx context.Context, group string) error {
+	ok, err := e.Staffed(ctx, group)
+	if err != nil {
+		return err
+	}
+	if !ok {
 		return failure.New(failure.Conflict, "replay", "group "+group, "it has no member, expected a process that runs the station: nobody would carry it out")
 	}
 	return nil
@@ -420,6 +429,12 @@ func (e *Engine) ReplayStatus(ctx context.Context, control, id string, known *Re
 	c, err := e.controlOf(control)
 	if err != nil {
 		return nil, err
+	}
+	if c.replay(id) == nil {
+		// It may have been asked for elsewhere just now.
+		if err := c.caughtUp(ctx); err != nil && ctx.Err() == nil {
+			return nil, err
+		}
 	}
 	for {
 		c.mu.Lock()
@@ -461,7 +476,7 @@ func (e *Engine) Replays(control string) ([]*ReplayStatus, error) {
 // Covers tells whether a replay has taken a record of a position again, of
 // which a letter written before it told.
 func (s *ReplayStatus) Covers(group, topic string, partition int32, offset int64, key string, before time.Time) bool {
-	if s.DryRun || s.Group != group || s.At.Before(before) || s.Key != nil && *s.Key != key {
+	if s.DryRun || s.Error != "" || s.Group != group || s.At.Before(before) || s.Key != nil && *s.Key != key {
 		return false
 	}
 	for i, r := range s.Ranges {
@@ -472,17 +487,28 @@ func (s *ReplayStatus) Covers(group, topic string, partition int32, offset int64
 	return false
 }
 
-// Settled tells whether groups have processed what their inputs hold as of
-// now, waiting for it until ctx ends. The groups are given in the order of the
-// flow.
-func (e *Engine) Settled(ctx context.Context, groups []string, inputs map[string][]string) (bool, error) {
-	for _, g := range groups {
-		for _, topic := range inputs[g] {
-			ok, err := e.passed(ctx, g, topic)
-			if err != nil || !ok {
-				return false, err
+// Settled tells whether a group has processed what its inputs hold as of now,
+// waiting for it until ctx ends, and whether the control log has brought what
+// it said about that.
+func (e *Engine) Settled(ctx context.Context, control, group string, inputs []string) (bool, error) {
+	for _, topic := range inputs {
+		ok, err := e.passed(ctx, group, topic)
+		if err != nil || !ok {
+			if ctx.Err() != nil {
+				return false, nil
 			}
+			return false, err
 		}
+	}
+	c, err := e.controlOf(control)
+	if err != nil {
+		return false, err
+	}
+	if err := c.caughtUp(ctx); err != nil {
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		return false, err
 	}
 	return true, nil
 }

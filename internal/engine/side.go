@@ -722,10 +722,13 @@ func (s *session) joinOffsets(ctx context.Context, id int64, epoch int16) error 
 	if err != nil {
 		return fmt.Errorf("versions of the broker: %w", err)
 	}
-	for _, f := range versions.FinalizedFeatures {
-		if f.Name == "transaction.version" && f.MaxVersionLevel >= 2 {
-			return nil
-		}
+	byItself := slices.ContainsFunc(versions.FinalizedFeatures, func(f kmsg.ApiVersionsResponseFinalizedFeature) bool {
+		return f.Name == "transaction.version" && f.MaxVersionLevel >= 2
+	})
+	if byItself && slices.ContainsFunc(versions.ApiKeys, func(k kmsg.ApiVersionsResponseApiKey) bool {
+		return k.ApiKey == int16(kmsg.TxnOffsetCommit) && k.MaxVersion >= 5
+	}) {
+		return nil
 	}
 	add := kmsg.NewPtrAddOffsetsToTxnRequest()
 	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = s.p.spec.Group+"."+s.cfg.Instance, id, epoch, s.p.spec.Group

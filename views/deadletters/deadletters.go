@@ -38,6 +38,7 @@ const (
 	headerStation   = "touchstone.station"
 	headerSource    = "touchstone.source"
 	headerPrevious  = "touchstone.redrive"
+	headerReplay    = "touchstone.replay"
 )
 
 // Letter is one dead letter without the record itself.
@@ -66,6 +67,8 @@ type Letter struct {
 	// latest letter of the same record, if this is not it.
 	Previous string `json:"previous,omitempty"`
 	Next     string `json:"next,omitempty"`
+	// Replay that the record failed in; empty if it was none.
+	Replay string `json:"replay,omitempty"`
 }
 
 // maxMessage bounds the text of a failure in the store, in bytes; the letter
@@ -163,7 +166,7 @@ func Read(domain string, partition int32, offset int64, key string, value []byte
 		ID:     journal.ID{Domain: domain, Partition: partition, Offset: offset}.String(),
 		Domain: domain, Station: string(h[headerStation]), Group: string(h[headerGroup]),
 		Reason: failure.Kind(h[headerKind]), Message: string(h[headerMessage]), Stage: string(h[headerStage]), Source: string(h[headerSource]),
-		Key: key, Topic: string(h[headerTopic]), Bytes: len(value), Previous: string(h[headerPrevious]), Attempt: 1,
+		Key: key, Topic: string(h[headerTopic]), Bytes: len(value), Previous: string(h[headerPrevious]), Replay: string(h[headerReplay]), Attempt: 1,
 	}
 	p, perr := strconv.ParseInt(string(h[headerPartition]), 10, 32)
 	o, oerr := strconv.ParseInt(string(h[headerOffset]), 10, 64)
