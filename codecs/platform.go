@@ -8,11 +8,7 @@ import (
 
 	"github.com/twmb/avro"
 
-	"github.com/touchstone-platform/touchstone/domain/canonical"
-	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/failure"
-	"github.com/touchstone-platform/touchstone/domain/journal"
-	"github.com/touchstone-platform/touchstone/domain/signal"
 	"github.com/touchstone-platform/touchstone/schemas"
 )
 
@@ -110,45 +106,50 @@ func PlatformSchema(rec Record) (string, error) {
 func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (string, error)) (Codec, error) {
 	switch rec {
 	case JournalEntry:
-		return newStructCodec[journal.Entry](rec, text, id, lookup)
+		return newStructCodec(rec, readEntry, text, id, lookup)
 	case Seen:
-		return newStructCodec[journal.Seen](rec, text, id, lookup)
+		return newStructCodec(rec, readSeen, text, id, lookup)
 	case Outcome:
-		return newStructCodec[journal.Outcome](rec, text, id, lookup)
+		return newStructCodec(rec, readOutcome, text, id, lookup)
 	case Signal:
-		return newStructCodec[signal.Signal](rec, text, id, lookup)
+		return newStructCodec(rec, readSignal, text, id, lookup)
 	case Fact:
-		return newStructCodec[signal.Fact](rec, text, id, lookup)
+		return newStructCodec(rec, readFact, text, id, lookup)
 	case Entity:
-		return newStructCodec[canonical.Entity](rec, text, id, lookup)
+		return newStructCodec(rec, readEntity, text, id, lookup)
 	case Change:
-		return newStructCodec[event.Change](rec, text, id, lookup)
+		return newStructCodec(rec, readChange, text, id, lookup)
 	case Published:
-		return newStructCodec[event.Published](rec, text, id, lookup)
+		return newStructCodec(rec, readPublished, text, id, lookup)
 	}
 	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
 }
 
-// structCodec codes a record straight from and to the Go type T.
+// structCodec codes a record straight from and to the Go type T: it is
+// written by the Avro library, and read by a function of ours or, if it was
+// written with another version of the schema, by the library.
 type structCodec[T any] struct {
 	record  Record
+	read    func(*reader, *T)
 	id      int
 	schema  *avro.Schema
 	lookup  func(id int) (string, error)
 	scratch sync.Pool // of *[]byte
+	pool    sync.Pool // of *reader
 
 	mu sync.RWMutex
 	// readers decode what was written with other versions of the schema, by id.
 	readers map[int]*avro.Schema
 }
 
-func newStructCodec[T any](rec Record, text string, id int, lookup func(id int) (string, error)) (*structCodec[T], error) {
+func newStructCodec[T any](rec Record, read func(*reader, *T), text string, id int, lookup func(id int) (string, error)) (*structCodec[T], error) {
 	s, err := avro.Parse(text)
 	if err != nil {
 		return nil, failure.Wrap(failure.Poison, "parse platform schema", string(rec), err)
 	}
-	c := &structCodec[T]{record: rec, id: id, schema: s, lookup: lookup, readers: map[int]*avro.Schema{}}
+	c := &structCodec[T]{record: rec, read: read, id: id, schema: s, lookup: lookup, readers: map[int]*avro.Schema{}}
 	c.scratch.New = func() any { return new([]byte) }
+	c.pool.New = func() any { return new(reader) }
 	return c, nil
 }
 
@@ -193,25 +194,42 @@ func (c *structCodec[T]) Decode(data []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader := c.schema
-	if id != c.id {
-		if reader, err = c.reader(id); err != nil {
+	v := new(T)
+	rest := 0
+	if id == c.id {
+		rest, err = c.own(body, v)
+	} else {
+		var resolved *avro.Schema
+		if resolved, err = c.resolve(id); err != nil {
 			return nil, err
 		}
+		var left []byte
+		left, err = resolved.Decode(body, v)
+		rest = len(left)
 	}
-	v := new(T)
-	rest, err := reader.Decode(body, v) // copies: the value does not alias data
 	if err != nil {
 		return nil, failure.New(failure.Poison, "decode", string(c.record), "written with schema id %d: %w", id, err)
 	}
-	if len(rest) > 0 {
-		return nil, failure.New(failure.Poison, "decode", string(c.record), "%d bytes remain after the record, written with schema id %d", len(rest), id)
+	if rest > 0 {
+		return nil, failure.New(failure.Poison, "decode", string(c.record), "%d bytes remain after the record, written with schema id %d", rest, id)
 	}
 	return v, nil
 }
 
-// reader gives the schema that resolves what was written with schema id.
-func (c *structCodec[T]) reader(id int) (*avro.Schema, error) {
+// own reads what was written with this version of the schema, and gives how
+// many bytes are left.
+func (c *structCodec[T]) own(body []byte, v *T) (rest int, err error) {
+	r := c.pool.Get().(*reader)
+	r.in, r.at, r.err = string(body), 0, nil
+	c.read(r, v)
+	rest, err = len(r.in)-r.at, r.err
+	r.in = ""
+	c.pool.Put(r)
+	return rest, err
+}
+
+// resolve gives the schema that resolves what was written with schema id.
+func (c *structCodec[T]) resolve(id int) (*avro.Schema, error) {
 	c.mu.RLock()
 	s, ok := c.readers[id]
 	c.mu.RUnlock()

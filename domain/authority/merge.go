@@ -11,6 +11,7 @@ package authority
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -39,7 +40,7 @@ type Result struct {
 // The domain name goes into the ids of the events that follow.
 func Merge(domain *definition.Domain, r *definition.Resource, e *canonical.Entity, f *signal.Fact) (Result, error) {
 	if e == nil {
-		e = &canonical.Entity{Tenant: f.Signal.Tenant, Resource: f.Signal.Resource, ID: f.Entity}
+		e = &canonical.Entity{Tenant: strings.Clone(f.Signal.Tenant), Resource: strings.Clone(f.Signal.Resource), ID: strings.Clone(f.Entity)}
 	}
 	before := snapshot{exists: e.Exists, state: e.State, fields: e.Fields, version: e.Version}
 	joined, rejected := Join(r, e, &f.Signal)
@@ -79,6 +80,7 @@ func Merge(domain *definition.Domain, r *definition.Resource, e *canonical.Entit
 // anything was taken in, and which lifecycle moves came too late.
 func Join(r *definition.Resource, e *canonical.Entity, s *signal.Signal) (joined bool, late []canonical.Rejection) {
 	stamp := s.Stamp()
+	stamp.Signal = strings.Clone(stamp.Signal) // see joinRegisters
 	if s.ReceivedAt > e.SeenAt {
 		e.SeenAt = s.ReceivedAt
 		joined = true
@@ -114,7 +116,7 @@ func contribution(e *canonical.Entity, source, key string) *canonical.Contributi
 		return cmp.Or(cmp.Compare(c.Source, s), cmp.Compare(c.SourceKey, key))
 	})
 	if !found {
-		e.Contributions = slices.Insert(e.Contributions, i, canonical.Contribution{Source: source, SourceKey: key})
+		e.Contributions = slices.Insert(e.Contributions, i, canonical.Contribution{Source: strings.Clone(source), SourceKey: strings.Clone(key)})
 		for j := range e.Fields { // winners are indexes into the list
 			if int(e.Fields[j].Winner) >= i {
 				e.Fields[j].Winner++
@@ -129,6 +131,9 @@ func contribution(e *canonical.Entity, source, key string) *canonical.Contributi
 // what remains depends on the set of signals only, not on their order. A signal
 // that is read again under another mapping says what it says now: so a replay
 // fills in a field that the definition gained.
+//
+// The texts of a decoded signal share memory. What stays in the entity, perhaps
+// for long, is copied out of it.
 func joinRegisters(c *canonical.Contribution, claims []canonical.Named, stamp canonical.Stamp) bool {
 	at, known := slices.BinarySearchFunc(c.Stamps, stamp, canonical.Stamp.Compare)
 	wins := at == len(c.Stamps) // the newest
@@ -156,14 +161,19 @@ func joinRegisters(c *canonical.Contribution, claims []canonical.Named, stamp ca
 		i, found := searchRegister(c.Registers, claim.Name)
 		switch {
 		case !found:
-			c.Registers = slices.Insert(c.Registers, i, canonical.Register{Name: claim.Name, Value: claim.Value, Stamp: int32(at)})
+			c.Registers = slices.Insert(c.Registers, i, canonical.Register{Name: strings.Clone(claim.Name), Value: own(claim.Value), Stamp: int32(at)})
 		case c.Registers[i].Stamp <= int32(at):
-			c.Registers[i].Value, c.Registers[i].Stamp = claim.Value, int32(at)
+			c.Registers[i].Stamp = int32(at)
+			if c.Registers[i].Value != claim.Value {
+				c.Registers[i].Value = own(claim.Value)
+			}
 		}
 	}
 	dropUnused(c)
 	return true
 }
+
+func own(v canonical.Value) canonical.Value { return canonical.Value(strings.Clone(string(v))) }
 
 func searchRegister(rs []canonical.Register, name string) (int, bool) {
 	return slices.BinarySearchFunc(rs, name, func(r canonical.Register, n string) int { return cmp.Compare(r.Name, n) })
