@@ -633,3 +633,30 @@ func TestRegistryUnreachable(t *testing.T) {
 		t.Errorf("%v, want the reason and not the cancellation", err)
 	}
 }
+
+// Oracle: a conflict that is a race with another process is none the second
+// time; one that stays is told.
+func TestRegisterRace(t *testing.T) {
+	var conflicts atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.schemaregistry.v1+json")
+		if conflicts.Add(-1) >= 0 {
+			w.WriteHeader(http.StatusConflict)
+			_, _ = w.Write([]byte(`{"error_code":409,"message":"An artifact with ID 's' in group 'null' already exists."}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{"id":7,"schema":"\"int\"","version":1,"subject":"s"}`))
+	}))
+	defer s.Close()
+	for n, want := range map[int32]failure.Kind{1: "", 100: failure.Conflict} {
+		r, err := NewRegistry(RegistryOptions{URL: s.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conflicts.Store(n)
+		id, err := r.Register(t.Context(), "s", `"int"`)
+		if want == "" && (err != nil || id != 7) || want != "" && failure.KindOf(err) != want {
+			t.Errorf("%d conflicts: id %d, %v", n, id, err)
+		}
+	}
+}

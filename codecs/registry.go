@@ -98,6 +98,9 @@ func redacted(s string) string {
 // URL is the registry's address without credentials.
 func (r *Registry) URL() string { return r.url }
 
+// maxConflicts is how many conflicts are taken for races with other processes.
+const maxConflicts = 3
+
 // Register makes sure that a schema is a version of subject and gives its id,
 // which is the same for equal schemas. While the registry cannot be reached it
 // tries again with growing waits, as RegistryOptions.Patience says. Failures:
@@ -116,12 +119,21 @@ func (r *Registry) Register(ctx context.Context, subject, schema string) (int, e
 	if err := json.Compact(&compact, []byte(schema)); err != nil {
 		return 0, failure.Wrap(failure.Validation, "register schema", subject, err)
 	}
+	conflicts := 0
 	id, err := retry(ctx, r, func() (int, error) {
-		s, err := r.client.CreateSchema(subject, compact.String(), srclient.Avro)
-		if err != nil {
-			return 0, r.fail("register schema", subject, err)
+		for {
+			s, err := r.client.CreateSchema(subject, compact.String(), srclient.Avro)
+			if err == nil {
+				return s.ID(), nil
+			}
+			err = r.fail("register schema", subject, err)
+			// Of processes that make a subject at the same moment, Apicurio
+			// Registry tells all but one that it exists already. To be asked
+			// again it gives the id, or a conflict that is one.
+			if conflicts++; failure.KindOf(err) != failure.Conflict || conflicts > maxConflicts {
+				return 0, err
+			}
 		}
-		return s.ID(), nil
 	})
 	if err != nil {
 		return 0, err
