@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Local says what a data folder holds of one partition of a table or view.
+type Local struct {
+	// View tells a view from a table.
+	View bool
+	// Name of the view, or the table's topic.
+	Name      string
+	Partition int32
+	// Topic is the id of the topic that this is the image of.
+	Topic [16]byte
+	// Offset of the last record of that topic which is taken in; -1 if none is.
+	Offset int64
+}
+
+// InspectDir looks into the Pebble folder of an engine that is not running,
+// without changing it: it lists what is there and gives each key and value to
+// visit. visit must not keep the value. Keys without the note up to where they
+// are whole, which there must never be, come with the offset -1.
+func InspectDir(dir string, visit func(l Local, key string, value []byte) error) (found []Local, err error) {
+	db, err := pebble.Open(dir, &pebble.Options{ReadOnly: true, FS: vfs.Default, Logger: pebbleLogger{slog.New(slog.DiscardHandler)}})
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var last keyspace
+	var l Local
+	for ok := it.First(); ok; ok = it.Next() {
+		ks, part, ok := splitKey(it.Key())
+		if !ok {
+			return nil, fmt.Errorf("inspect %s: key %q, expected <kind><name>\\x00<partition>d… or …m", dir, it.Key())
+		}
+		if ks != last {
+			m, _, err := ks.readMark(db)
+			if err != nil {
+				return nil, fmt.Errorf("inspect %s: %w", dir, err)
+			}
+			last = ks
+			name, partition := ks.split()
+			l = Local{View: ks[0] == kindView, Name: name, Partition: partition, Topic: m.topic, Offset: m.offset}
+			found = append(found, l)
+		}
+		if part == partMark {
+			continue
+		}
+		v, err := it.ValueAndErr()
+		if err == nil {
+			err = visit(l, string(ks.userKey(it.Key())), v)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inspect %s: %w", dir, err)
+		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	return found, nil
+}
+
+// splitKey gives the keyspace of a Pebble key, and which part of it the key is of.
+func splitKey(k []byte) (ks keyspace, part byte, ok bool) {
+	zero := bytes.IndexByte(k, 0)
+	if zero < 1 || len(k) < zero+6 || k[0] != kindTable && k[0] != kindView {
+		return "", 0, false
+	}
+	part = k[zero+5]
+	return keyspace(k[:zero+5]), part, part == partData || part == partMark
+}
+
+// split gives the name and the partition of a keyspace.
+func (ks keyspace) split() (name string, partition int32) {
+	b := []byte(ks)
+	return string(b[1 : len(b)-5]), int32(binary.BigEndian.Uint32(b[len(b)-4:]))
+}
