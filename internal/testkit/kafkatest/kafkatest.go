@@ -53,8 +53,9 @@ type Cluster struct {
 	options Options
 	dir     string
 	lib     string
-	addrs   []string
-	nodes   []*node // nil if the cluster is another's
+	addrs   []string // to be told to clients
+	inside  []string // no proxy stands before these
+	nodes   []*node  // nil if the cluster is another's
 	cl      *kgo.Client
 	adm     *kadm.Client
 }
@@ -101,6 +102,12 @@ type Options struct {
 	CPUs string
 	// Properties are added to server.properties and win over those above them.
 	Properties map[string]string
+	// Env is added to the environment of each broker.
+	Env []string
+	// Advertise, if set, is given the address that clients reach a broker at and
+	// gives the one to tell them: that of a proxy. Brokers speak to each other by
+	// listeners of their own then, and so does this package to them.
+	Advertise func(broker int, addr string) (string, error)
 }
 
 // Start starts the cluster that the environment asks for and waits until it
@@ -157,7 +164,11 @@ func Open(o Options) (c *Cluster, err error) {
 }
 
 func (c *Cluster) connect() (err error) {
-	c.cl, err = kgo.NewClient(kgo.SeedBrokers(c.addrs...), kgo.ClientID("kafkatest"), kgo.MetadataMinAge(10*time.Millisecond))
+	seeds := c.inside
+	if seeds == nil {
+		seeds = c.addrs
+	}
+	c.cl, err = kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.ClientID("kafkatest"), kgo.MetadataMinAge(10*time.Millisecond))
 	if err != nil {
 		return err
 	}
@@ -237,6 +248,10 @@ func Version() (string, error) {
 // Addrs are the addresses of the brokers, host:port.
 func (c *Cluster) Addrs() []string { return c.addrs }
 
+// InsideAddrs are addresses that lead to the brokers without whatever Advertise
+// put before them.
+func (c *Cluster) InsideAddrs() []string { return c.inside }
+
 // Size is the number of brokers that are ours.
 func (c *Cluster) Size() int { return len(c.nodes) }
 
@@ -281,7 +296,7 @@ func (c *Cluster) start(n *node) (err error) {
 	if java == nil {
 		java = append(javaOptions(512), "-XX:MaxDirectMemorySize=256m")
 	}
-	n.p, err = startJavaOn(c.options.CPUs, n.log, append(slices.Clone(java), "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
+	n.p, err = startJavaOn(c.options.CPUs, c.options.Env, n.log, append(slices.Clone(java), "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
 		"-cp", filepath.Join(c.lib, "*"), "kafka.Kafka", n.config)...)
 	return err
 }
@@ -291,7 +306,7 @@ func (c *Cluster) format(size int) error {
 	if err := os.WriteFile(filepath.Join(c.dir, "log4j2.properties"), []byte(logging), 0o600); err != nil {
 		return err
 	}
-	ports, err := freePorts(2 * size)
+	ports, err := freePorts(3 * size)
 	if err != nil {
 		return err
 	}
@@ -308,7 +323,14 @@ func (c *Cluster) format(size int) error {
 			config: filepath.Join(c.dir, fmt.Sprintf("broker%d.properties", i+1)),
 			log:    filepath.Join(c.dir, fmt.Sprintf("broker%d.log", i+1)),
 		}
-		c.nodes, c.addrs = append(c.nodes, n), append(c.addrs, n.addr)
+		advertised, inside := n.addr, n.addr
+		if c.options.Advertise != nil {
+			if advertised, err = c.options.Advertise(n.id, n.addr); err != nil {
+				return err
+			}
+			inside = fmt.Sprintf("127.0.0.1:%d", ports[2*size+i])
+		}
+		c.nodes, c.addrs, c.inside = append(c.nodes, n), append(c.addrs, advertised), append(c.inside, inside)
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", n.id, ports[size+i]))
 	}
 	var wg sync.WaitGroup
@@ -316,6 +338,9 @@ func (c *Cluster) format(size int) error {
 	for i, n := range c.nodes {
 		text := fmt.Sprintf(properties, n.id, strings.Join(voters, ","), n.addr, ports[size+i],
 			filepath.Join(c.dir, fmt.Sprintf("data%d", n.id)), size, max(1, size-1))
+		if c.options.Advertise != nil {
+			text += fmt.Sprintf(proxied, n.addr, ports[size+i], c.addrs[i], c.inside[i])
+		}
 		for _, name := range slices.Sorted(maps.Keys(c.options.Properties)) {
 			text += name + "=" + c.options.Properties[name] + "\n"
 		}
@@ -362,6 +387,13 @@ log.segment.delete.delay.ms=1000
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=33554432
+`
+
+// What is different where clients are told the address of a proxy.
+const proxied = `listeners=PLAINTEXT://%[1]s,CONTROLLER://127.0.0.1:%[2]d,INSIDE://%[4]s
+advertised.listeners=PLAINTEXT://%[3]s,INSIDE://%[4]s
+inter.broker.listener.name=INSIDE
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT
 `
 
 // The log leaves out the pages in which Kafka prints its configuration.
