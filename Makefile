@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 10s
+DURATION ?= 1h
+SEED ?= 1
 DATA ?= .touchstone
 LISTEN ?= 127.0.0.1:8080
 # The tests that read the real input beside the repository.
@@ -52,6 +54,10 @@ test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on th
 			KAFKA_TEST_SIZE=$$size go test -tags kafka,failpoints -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
 		done; \
 	fi
+
+.PHONY: chaos
+chaos: ## Break everything for DURATION (1h) from SEED (1) on a real Kafka, and audit (docs/reliability.md); chaos.md gets the table
+	go run ./test/chaos/cmd/chaos --duration $(DURATION) --seed $(SEED) --out chaos.md
 
 .PHONY: lint
 lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the module files

@@ -1,0 +1,221 @@
+package run
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// instance is one `touchstone serve` with a data folder of its own, through all
+// the lives of its process.
+type instance struct {
+	n      int
+	dir    string // data
+	log    string
+	listen string
+	args   []string
+	bin    string
+
+	mu     sync.Mutex
+	starts int
+	life   *life // nil before the first
+	// died is told each end that nobody wanted: why, empty if the process
+	// killed itself at a failpoint.
+	died func(*instance, string)
+}
+
+// life is that of one process.
+type life struct {
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when it has ended
+	paused bool
+	meant  bool // somebody ends it on purpose
+	mortal bool // it may kill itself at a failpoint
+}
+
+func (i *instance) url() string { return "http://" + i.listen }
+
+func (i *instance) String() string { return fmt.Sprintf("instance %d", i.n) }
+
+// start starts the process; env is added to its environment.
+func (i *instance) start(env ...string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.alive() {
+		return nil
+	}
+	out, err := os.OpenFile(i.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close() // the child has its own
+	fmt.Fprintf(out, "--- start %d of %s at %s %s\n", i.starts+1, i, time.Now().Format("15:04:05.000"), strings.Join(env, " "))
+	cmd := exec.Command(i.bin, i.args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GOMAXPROCS=2"}
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	// No instance outlives the run, however that ends. The kernel kills the
+	// child when the thread that started it ends; so that thread is kept.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	l, started := &life{cmd: cmd, done: make(chan struct{}), mortal: len(env) > 0}, make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		err = cmd.Wait()
+		i.mu.Lock()
+		meant := l.meant
+		i.mu.Unlock()
+		close(l.done)
+		if !meant {
+			i.died(i, cause(l, err, i.log))
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", i, err)
+	}
+	i.life = l
+	i.starts++
+	return nil
+}
+
+// cause tells how a process ended that nobody ended.
+func cause(l *life, err error, log string) string {
+	var exit *exec.ExitError
+	if l.mortal && errors.As(err, &exit) {
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signal() == syscall.SIGKILL {
+			return ""
+		}
+	}
+	return fmt.Sprintf("ended by itself: %v\n%s", err, tail(log, 30))
+}
+
+// alive tells whether the process runs. Callers hold mu.
+func (i *instance) alive() bool {
+	if i.life == nil {
+		return false
+	}
+	select {
+	case <-i.life.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (i *instance) running() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.alive()
+}
+
+// answers tells whether the process runs and is not paused.
+func (i *instance) answers() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.alive() && !i.life.paused
+}
+
+// signal sends one to a process that runs.
+func (i *instance) signal(s syscall.Signal) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.alive() {
+		return nil
+	}
+	if s == syscall.SIGKILL || s == syscall.SIGTERM {
+		i.life.meant = true
+	}
+	switch s {
+	case syscall.SIGSTOP:
+		i.life.paused = true
+	case syscall.SIGCONT:
+		i.life.paused = false
+	}
+	return i.life.cmd.Process.Signal(s)
+}
+
+// kill ends the process with SIGKILL and waits until it is gone.
+func (i *instance) kill() error {
+	if err := i.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	return i.wait(10 * time.Second)
+}
+
+// stop ends the process with SIGTERM; it has half a minute for what it has
+// begun.
+func (i *instance) stop() error {
+	if err := i.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	if err := i.wait(30 * time.Second); err != nil {
+		return errors.Join(fmt.Errorf("%s did not stop on SIGTERM: %w\n%s", i, err, tail(i.log, 20)), i.kill())
+	}
+	return nil
+}
+
+func (i *instance) wait(within time.Duration) error {
+	i.mu.Lock()
+	l := i.life
+	i.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	select {
+	case <-l.done:
+		return nil
+	case <-time.After(within):
+		return fmt.Errorf("it runs still after %s", within)
+	}
+}
+
+// ready asks whether everything in it runs.
+func (i *instance) ready(c *http.Client) bool {
+	res, err := c.Get(i.url() + "/readyz")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// pebble is the folder of its local state.
+func (i *instance) pebble() string { return filepath.Join(i.dir, "state") }
+
+// tail gives the last lines of a file.
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := bytes.SplitAfter(b, []byte("\n"))
+	return string(bytes.Join(all[max(0, len(all)-lines-1):], nil))
+}
+
+// freePort gives a port that nobody listens on, below those that the system
+// gives to outgoing connections.
+func freePort(from int) (string, error) {
+	for port := from; port < from+500; port++ {
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			return addr, ln.Close()
+		}
+	}
+	return "", fmt.Errorf("no free port from %d to %d", from, from+500)
+}
