@@ -82,21 +82,39 @@ test-data: ## Run the pipeline on the real input beside the repository and print
 bench: build ## Measure the whole on this machine: throughput, latency, memory, start (docs/performance.md)
 	bin/touchstone bench
 
-# make bench-peers QUICK=1 only shows that all of it works; PEERS takes flags of
-# "bin/bench-peers run", such as PEERS='-subjects touchstone,streams -pairs 5'.
+# make bench-peers QUICK=1 only shows that all of it works. PEERS replaces the
+# whole comparison by one run with flags of "bin/bench-peers run", such as
+# PEERS='-subjects touchstone,streams -pairs 5'.
 PEERS ?=
 KAFKA_STREAMS := bench/peers/kafka-streams
+STREAMS_VARIANTS := streams,streams:record=64,streams:gc=parallel,streams:gc=g1,streams:dedupe=store,streams:outcomes=no,streams:version=4.3.1
 
 .PHONY: bench-peers
-bench-peers: build $(KAFKA_STREAMS)/target/built ## Compare with Kafka Streams and plain Goka on a real Kafka; needs Java 17 and Maven
+bench-peers: build bench-peers-build ## Compare with Kafka Streams and plain Goka on a real Kafka; needs Java 17 and Maven
+ifdef QUICK
+	bin/bench-peers run -quick -results '' $(PEERS)
+else ifneq ($(PEERS),)
+	bin/bench-peers run $(PEERS)
+	bin/bench-peers report
+else
+	bin/bench-peers run -pairs 5 -subjects touchstone,$(STREAMS_VARIANTS),goka,goka:outcomes=no,floor
+	bin/bench-peers run -pairs 3 -modes recovery,latency -subjects touchstone,streams,streams:version=4.3.1,goka,floor
+	bin/bench-peers run -pairs 3 -subjects touchstone,streams -keys 10000,1000000 -fields 5,80
+	bin/bench-peers report
+endif
+
+.PHONY: bench-peers-build
+bench-peers-build: $(KAFKA_STREAMS)/target/built $(KAFKA_STREAMS)/target-4.3.1/built
 	go build -o bin/bench-peers ./bench/peers/cmd/peers
-	bin/bench-peers run $(if $(QUICK),-quick -results '' -modes throughput$(comma)latency$(comma)recovery) $(PEERS)
-	$(if $(QUICK),,bin/bench-peers report)
 
-comma := ,
+STREAMS_SOURCES := $(shell find $(KAFKA_STREAMS)/src -type f) $(KAFKA_STREAMS)/pom.xml
 
-$(KAFKA_STREAMS)/target/built: $(shell find $(KAFKA_STREAMS)/src -type f) $(KAFKA_STREAMS)/pom.xml
+$(KAFKA_STREAMS)/target/built: $(STREAMS_SOURCES)
 	mvn -B -q -f $(KAFKA_STREAMS)/pom.xml package
+	touch $@
+
+$(KAFKA_STREAMS)/target-%/built: $(STREAMS_SOURCES)
+	mvn -B -q -f $(KAFKA_STREAMS)/pom.xml -Dkafka.version=$* -Dbuild.dir=target-$* package
 	touch $@
 
 .PHONY: fuzz

@@ -70,7 +70,7 @@ type Kill struct {
 
 // Machine is what the run's machine did besides.
 type Machine struct {
-	// Others is the share of one processor that other processes took, Steal the
+	// Others is how many processors other processes took, Steal the
 	// share of all that the hypervisor took.
 	Others float64 `json:"others"`
 	Steal  float64 `json:"steal"`
@@ -100,6 +100,7 @@ type sample struct {
 	wrote, disk       int64
 	brokerWrote       int64
 	machine           machineTime
+	kernel            time.Duration
 }
 
 // lookEvery is how often committed offsets are looked at.
@@ -150,11 +151,12 @@ func (t *trial) end() error {
 	return errors.Join(err, os.RemoveAll(t.b.dir))
 }
 
+// look reads everything at one moment.
 func (t *trial) look(ctx context.Context) (x sample, err error) {
 	if err := t.p.alive(); err != nil {
 		return x, fmt.Errorf("%s: %w", t.s, err)
 	}
-	var errs [7]error
+	var errs [8]error
 	x.committed, errs[0] = t.w.committed(ctx, t.s.group())
 	x.at = time.Now()
 	x.app, errs[1] = cpuTime(t.p.pid())
@@ -163,32 +165,36 @@ func (t *trial) look(ctx context.Context) (x sample, err error) {
 	x.wrote, x.disk, errs[4] = written(t.p.pid())
 	x.brokerWrote, _, errs[5] = written(t.broker)
 	x.machine, errs[6] = readMachine()
+	x.kernel, errs[7] = kernelTime()
 	return x, errors.Join(errs[:]...)
 }
 
-// await looks until enough is committed.
+// await waits until enough is committed, and looks.
 func (t *trial) await(ctx context.Context, atLeast int64) (sample, error) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var last int64
 	moved := time.Now()
 	for {
-		x, err := t.look(ctx)
+		if err := t.p.alive(); err != nil {
+			return sample{}, fmt.Errorf("%s: %w", t.s, err)
+		}
+		n, err := t.w.committed(ctx, t.s.group())
 		if err != nil {
-			return x, err
+			return sample{}, err
 		}
-		if x.committed >= atLeast {
-			return x, nil
+		if n >= atLeast {
+			return t.look(ctx)
 		}
-		if x.committed != last {
-			last, moved = x.committed, time.Now()
+		if n != last {
+			last, moved = n, time.Now()
 		}
 		if time.Since(moved) > stall {
-			return x, fmt.Errorf("%s has committed %d of %d facts and nothing for %s; end of its log:\n%s", t.s, last, atLeast, stall, tail(t.p.log, 30))
+			return sample{}, fmt.Errorf("%s has committed %d of %d facts and nothing for %s; end of its log:\n%s", t.s, last, atLeast, stall, tail(t.p.log, 30))
 		}
 		select {
 		case <-ctx.Done():
-			return x, ctx.Err()
+			return sample{}, ctx.Err()
 		case <-tick.C:
 		}
 	}
@@ -197,7 +203,8 @@ func (t *trial) await(ctx context.Context, atLeast int64) (sample, error) {
 // machine compares two looks.
 func machine(from, to sample) Machine {
 	elapsed := to.at.Sub(from.at).Seconds()
-	ours := to.app - from.app + to.broker - from.broker + to.self - from.self
+	// What the kernel does by itself, such as writing pages back, it does for us.
+	ours := to.app - from.app + to.broker - from.broker + to.self - from.self + to.kernel - from.kernel
 	return Machine{
 		Others: max(0, (to.machine.busy-from.machine.busy-ours).Seconds()/elapsed),
 		Steal:  (to.machine.steal - from.machine.steal).Seconds() / elapsed,

@@ -70,8 +70,10 @@ func Point(keys, fields int) workload.Spec {
 	return workload.Spec{Keys: keys, Fields: fields, Zipf: 1.1, Changing: 0.5, Duplicates: 0.1, Seed: 1}
 }
 
-// Grid varies one factor at a time around the first point given.
-func Grid(keys, fields []int) []workload.Spec {
+// Grid varies one factor at a time: each number of accounts with 20 fields, and
+// each number of fields with 100,000 accounts. A list of one number replaces
+// the 100,000 or the 20.
+func Grid(keys, fields []int) (points []workload.Spec) {
 	base := Point(100_000, 20)
 	if len(keys) == 1 {
 		base.Keys = keys[0]
@@ -79,7 +81,6 @@ func Grid(keys, fields []int) []workload.Spec {
 	if len(fields) == 1 {
 		base.Fields = fields[0]
 	}
-	points := []workload.Spec{base}
 	add := func(s workload.Spec) {
 		if !slices.Contains(points, s) {
 			points = append(points, s)

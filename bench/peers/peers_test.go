@@ -62,13 +62,17 @@ func TestParseSubject(t *testing.T) {
 	}
 }
 
+// Oracle: one factor at a time; a single number is the other factor's base.
 func TestGrid(t *testing.T) {
+	if got := Grid([]int{2000}, []int{80}); len(got) != 1 || got[0] != Point(2000, 80) {
+		t.Errorf("%v", got)
+	}
 	got := Grid([]int{10_000, 100_000, 1_000_000}, []int{5, 20, 80})
 	var points [][2]int
 	for _, s := range got {
 		points = append(points, [2]int{s.Keys, s.Fields})
 	}
-	want := [][2]int{{100_000, 20}, {10_000, 20}, {1_000_000, 20}, {100_000, 5}, {100_000, 80}}
+	want := [][2]int{{10_000, 20}, {100_000, 20}, {1_000_000, 20}, {100_000, 5}, {100_000, 80}}
 	if d := cmp.Diff(want, points); d != "" {
 		t.Error(d)
 	}
@@ -120,6 +124,9 @@ func TestProc(t *testing.T) {
 	}
 	if m1, err := readMachine(); err != nil || m1.busy <= m0.busy {
 		t.Errorf("machine %v, then %v, %v", m0, m1, err)
+	}
+	if k, err := kernelTime(); err != nil || k > m0.busy+time.Minute {
+		t.Errorf("the kernel's threads used %v of %v, %v", k, m0.busy, err)
 	}
 	if peak, err := peakMemory(os.Getpid()); err != nil || peak < 1<<20 {
 		t.Errorf("peak %d, %v", peak, err)

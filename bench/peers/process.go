@@ -107,19 +107,46 @@ const tick = 10 * time.Millisecond
 // cpuTime is what a process has used in user and system mode, all threads
 // together. See proc_pid_stat(5).
 func cpuTime(pid int) (time.Duration, error) {
+	_, used, err := readStat(pid)
+	return used, err
+}
+
+// readStat gives a process's parent and what it has used.
+func readStat(pid int) (parent int, used time.Duration, err error) {
 	path := fmt.Sprintf("/proc/%d/stat", pid)
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	// The second field, the command in parentheses, may contain anything.
 	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(f) < 13 {
-		return 0, fmt.Errorf("%s: %d fields after the command, expected 13 or more", path, len(f))
+		return 0, 0, fmt.Errorf("%s: %d fields after the command, expected 13 or more", path, len(f))
 	}
+	parent, err0 := strconv.Atoi(string(f[1]))
 	user, err1 := strconv.ParseInt(string(f[11]), 10, 64)
 	system, err2 := strconv.ParseInt(string(f[12]), 10, 64)
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+	return parent, time.Duration(user+system) * tick, errors.Join(err0, err1, err2)
+}
+
+// kernelTime is what the kernel's own threads have used, those of kthreadd,
+// whose process id is 2.
+func kernelTime() (total time.Duration, err error) {
+	const kthreadd = 2
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if parent, used, err := readStat(pid); err == nil && (parent == kthreadd || pid == kthreadd) {
+			total += used // a process that is gone by now is none of the kernel's
+		}
+	}
+	return total, nil
 }
 
 // machineTime is how long processors were busy in user and system mode, by
@@ -209,10 +236,11 @@ func folderBytes(dir string) (total int64) {
 	return total
 }
 
-// pin keeps this process, which feeds and observes, on some processors.
+// pin keeps this process, which feeds and observes, on some processors; all of
+// the machine if none are named.
 func pin(cpus string) error {
 	if cpus == "" {
-		return nil
+		cpus = fmt.Sprintf("0-%d", runtime.NumCPU()-1)
 	}
 	out, err := exec.Command("taskset", "-apc", cpus, strconv.Itoa(os.Getpid())).CombinedOutput()
 	if err != nil {

@@ -210,16 +210,30 @@ func (g *group) median(subject string, figure func(Run) float64) float64 {
 	return median(g.values(subject, figure))
 }
 
+// pair names the runs that belong together: those of one block of one
+// invocation, or the n-th with a block's number in the file.
+type pair struct{ block, nth int }
+
+func (g *group) pairs(subject string, figure func(Run) float64) map[pair]float64 {
+	out := map[pair]float64{}
+	count := map[int]int{}
+	for _, r := range g.runs[subject] {
+		out[pair{r.Block, count[r.Block]}] = figure(r)
+		count[r.Block]++
+	}
+	return out
+}
+
 // ratio is Touchstone's figure by a subject's, from the pairs of each block.
 func (g *group) ratio(subject string, figure func(Run) float64) (interval, bool) {
-	ours, theirs := g.values(Touchstone, figure), g.values(subject, figure)
-	n := min(len(ours), len(theirs))
+	ours, theirs := g.pairs(Touchstone, figure), g.pairs(subject, figure)
 	var ratios []float64
-	for i := range n {
-		if theirs[i] > 0 {
-			ratios = append(ratios, ours[i]/theirs[i])
+	for p, v := range theirs {
+		if o, ok := ours[p]; ok && v > 0 {
+			ratios = append(ratios, o/v)
 		}
 	}
+	slices.Sort(ratios) // the order of a map would show in the bootstrap
 	return bootstrap(ratios), len(ratios) > 0
 }
 
@@ -243,7 +257,7 @@ func name(subject string) string {
 	out := map[string]string{Touchstone: "Touchstone", Streams: "Kafka Streams", PlainGoka: "plain Goka", Floor: "floor: no work, no state"}[s.Kind]
 	var notes []string
 	for _, n := range []struct{ setting, format string }{
-		{"gc", "%s collector"}, {"record", "record cache of %s MiB"}, {"dedupe", "dedupe in a %s"}, {"outcomes", "outcomes: %s"},
+		{"version", "%s"}, {"gc", "%s collector"}, {"record", "record cache of %s MiB"}, {"dedupe", "dedupe in a %s"}, {"outcomes", "outcomes: %s"},
 		{"linger", "linger %s ms"}, {"heap", "heap of %s MiB"}, {"cache", "block cache of %s MiB"},
 	} {
 		if v, ok := s.Variant[n.setting]; ok {

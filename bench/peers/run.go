@@ -25,21 +25,24 @@ func Measure(ctx context.Context, o Options) ([]Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Children are pinned by themselves; this process shares the broker's core.
-	if err := pin(o.BrokerCPUs); err != nil {
-		return nil, err
-	}
 	m := &measurement{o: o, versions: v}
+	// What fails is told and left out; hours of measuring do not end with it.
+	var errs []error
 	for _, spec := range o.Points {
 		for _, mode := range o.Modes {
 			for block := range o.Pairs {
-				if err := m.block(ctx, mode, spec, block); err != nil {
-					return m.runs, fmt.Errorf("%s, %d keys, %d fields, block %d: %w", mode, spec.Keys, spec.Fields, block+1, err)
+				err := m.block(ctx, mode, spec, block)
+				if ctx.Err() != nil {
+					return m.runs, errors.Join(append(errs, err)...)
+				}
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s, %d keys, %d fields, block %d: %w", mode, spec.Keys, spec.Fields, block+1, err))
+					o.Say("%v", errs[len(errs)-1])
 				}
 			}
 		}
 	}
-	return m.runs, nil
+	return m.runs, errors.Join(errs...)
 }
 
 type measurement struct {
@@ -62,31 +65,34 @@ func (m *measurement) block(ctx context.Context, mode string, spec workload.Spec
 	var w *world
 	var g *workload.Generator
 	var o *workload.Oracle
-	var err error
-	failed := true
+	var errs []error
 	defer func() {
 		if w != nil {
-			w.close(failed)
+			w.close(len(errs) > 0)
 		}
 	}()
-	for place := 0; place < len(order); place++ {
-		s := order[place]
+	for place, s := range order {
 		for attempt := 1; ; attempt++ {
 			if w == nil || mode == Latency {
 				if w != nil {
 					w.close(false)
 				}
+				var err error
 				if w, err = openWorld(ctx, m.o, spec); err != nil {
-					return err
+					w = nil
+					return errors.Join(append(errs, err)...)
 				}
 				if g, o, err = m.fill(ctx, w, records); err != nil {
-					return err
+					errs = append(errs, err)
+					return errors.Join(errs...)
 				}
 			}
 			r := Run{Mode: mode, Subject: s, Spec: spec, Records: records, Warmup: m.o.warmup(spec), Block: block, Place: place,
 				CommitMS: m.o.Commit.Milliseconds(), CacheMB: m.o.CacheMB, Versions: m.versions}
 			if err := m.run(ctx, w, &r, g, o); err != nil {
-				return err
+				m.o.Say("  %v", err)
+				errs = append(errs, err)
+				break
 			}
 			m.o.Say("%s", r)
 			if r.Busy != "" && !m.o.AcceptBusy {
@@ -94,16 +100,19 @@ func (m *measurement) block(ctx context.Context, mode string, spec workload.Spec
 				if attempt < attempts {
 					continue
 				}
-				return fmt.Errorf("%s: the machine was never quiet in %d runs: %s (-accept-busy keeps such runs, marked)", s, attempts, r.Busy)
+				errs = append(errs, fmt.Errorf("%s: the machine was never quiet in %d runs: %s (-accept-busy keeps such runs, marked)", s, attempts, r.Busy))
+				break
 			}
 			if err := m.keep(r); err != nil {
-				return err
+				return errors.Join(append(errs, err)...)
 			}
 			break
 		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	failed = false
-	return nil
+	return errors.Join(errs...)
 }
 
 // fill writes the input and folds it.
@@ -116,9 +125,17 @@ func (m *measurement) fill(ctx context.Context, w *world, records int) (*workloa
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := pin(""); err != nil {
+		return nil, nil, err
+	}
 	n := m.o.warmup(w.spec) + records
 	m.o.Say("writing %d facts about %d accounts of %d fields", n, w.spec.Keys, w.spec.Fields)
-	return g, o, w.preload(ctx, g, n, o.Fold)
+	if err := w.preload(ctx, g, n, o.Fold); err != nil {
+		return nil, nil, err
+	}
+	// While it observes, this program shares the broker's processors. Children
+	// are pinned by themselves.
+	return g, o, pin(m.o.BrokerCPUs)
 }
 
 // run measures one subject and checks what it left.

@@ -42,8 +42,9 @@ func variants(kind string) map[string][]string {
 			"dedupe":   {"folded", "store"},          // folded
 			"outcomes": {"yes", "no"},                // yes
 			"linger":   nil,                          // ms; 5
-			"heap":     nil,                          // MiB; 1024
+			"heap":     nil,                          // MiB; 512
 			"cache":    nil,                          // MiB
+			"version":  {"4.1.1", "4.3.1"},           // 4.1.1, that of the broker
 		}
 	case PlainGoka:
 		return map[string][]string{"outcomes": {"yes", "no"}, "cache": nil}
@@ -166,11 +167,20 @@ func (s Subject) command(b *bench) (command, env []string) {
 	return []string{b.self, "subject", Floor, "-brokers", b.brokers, "-commit", b.commit.String()}, []string{"GOMAXPROCS=1"}
 }
 
+// target is where Maven built the subject.
+func (s Subject) target(streamsDir string) string {
+	if v, ok := s.Variant["version"]; ok && v != "4.1.1" {
+		return filepath.Join(streamsDir, "target-"+v)
+	}
+	return filepath.Join(streamsDir, "target")
+}
+
 func (s Subject) java(b *bench, cache string) []string {
 	gc := map[string]string{"serial": "-XX:+UseSerialGC", "parallel": "-XX:+UseParallelGC", "g1": "-XX:+UseG1GC"}[s.setting("gc", "serial")]
-	heap := s.setting("heap", "1024")
+	heap := s.setting("heap", "512")
 	record, _ := strconv.Atoi(s.setting("record", "0"))
 	blocks, _ := strconv.Atoi(cache)
+	target := s.target(b.streamsDir)
 	var fields []string
 	for _, f := range b.spec.Layout() {
 		fields = append(fields, f.Name+":"+strings.Join(f.Authority, ","))
@@ -178,7 +188,7 @@ func (s Subject) java(b *bench, cache string) []string {
 	return []string{b.java, "-XX:ActiveProcessorCount=1", gc, "-Xms" + heap + "m", "-Xmx" + heap + "m", "-XX:+AlwaysPreTouch",
 		// The generated coders of Avro, which are faster than reflection.
 		"-Dorg.apache.avro.specific.use_custom_coders=true",
-		"-cp", filepath.Join(b.streamsDir, "target", "classes") + ":" + filepath.Join(b.streamsDir, "target", "lib", "*"), "touchstone.bench.Main",
+		"-cp", filepath.Join(target, "classes") + ":" + filepath.Join(target, "lib", "*"), "touchstone.bench.Main",
 		"brokers=" + b.brokers, "group=" + s.group(), "dir=" + b.dir, "commit=" + strconv.FormatInt(b.commit.Milliseconds(), 10),
 		"recordCache=" + strconv.Itoa(record<<20), "blockCache=" + strconv.Itoa(blocks<<20), "linger=" + s.setting("linger", "5"),
 		"dedupe=" + s.setting("dedupe", "folded"), "outcomes=" + strconv.FormatBool(s.setting("outcomes", "yes") == "yes"),

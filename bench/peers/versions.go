@@ -46,21 +46,29 @@ func readVersions(o Options) (v Versions, err error) {
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	v.Kernel, errs[3] = strings.TrimSpace(string(kernel)), err
 	for _, s := range o.Subjects {
-		if s.Kind == Streams && v.Streams == "" {
-			if v.Streams, err = streamsVersion(o.StreamsDir); err != nil {
-				return v, err
-			}
+		if s.Kind != Streams {
+			continue
+		}
+		found, err := streamsVersion(s.target(o.StreamsDir))
+		if err != nil {
+			return v, err
+		}
+		if want := s.setting("version", "4.1.1"); found != want {
+			return v, fmt.Errorf("%s: found Kafka Streams %s, expected %s", s, found, want)
+		}
+		if !strings.Contains(v.Streams, found) {
+			v.Streams = strings.TrimPrefix(v.Streams+" and "+found, " and ")
 		}
 	}
 	return v, errors.Join(errs[:]...)
 }
 
 // streamsVersion reads the version of Kafka Streams from the name of its jar.
-func streamsVersion(dir string) (string, error) {
-	lib := filepath.Join(dir, "target", "lib")
+func streamsVersion(target string) (string, error) {
+	lib := filepath.Join(target, "lib")
 	entries, err := os.ReadDir(lib)
 	if err != nil {
-		return "", fmt.Errorf("kafka streams is not built (mvn package in %s): %w", dir, err)
+		return "", fmt.Errorf("kafka streams is not built (see pom.xml beside %s): %w", target, err)
 	}
 	for _, e := range entries {
 		if m := streamsJar.FindStringSubmatch(e.Name()); m != nil {
