@@ -44,9 +44,10 @@ final class AvroSerde<T extends SpecificRecord> implements Serde<T>, Serializer<
         }
         buffer.reset();
         buffer.writeBytes(ByteBuffer.allocate(HEADER).put((byte) 0).putInt(id).array());
-        encoder = EncoderFactory.get().directBinaryEncoder(buffer, encoder);
+        encoder = EncoderFactory.get().binaryEncoder(buffer, encoder);
         try {
             writer.write(value, encoder);
+            encoder.flush();
         } catch (IOException e) {
             throw new SerializationException(topic, e);
         }
