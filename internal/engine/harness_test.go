@@ -81,9 +81,14 @@ const testPartitions = 4
 // newWorld gives an empty cluster with the topics of the counter.
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOf(t, testPartitions)
+}
+
+func newWorldOf(t testing.TB, partitions int32) *world {
+	t.Helper()
 	w := &world{t: t}
 	w.open()
-	w.topics(testPartitions, "in", "out", "dead", "counter-table")
+	w.topics(partitions, "in", "out", "dead", "counter-table")
 	var err error
 	w.cl, err = kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0))
 	if err != nil {
@@ -205,6 +210,30 @@ func (w *world) feed(first, last, keys int) {
 	}
 	if err := w.cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// load feeds records until it is told to stop, and then tells how many it fed.
+// Nothing that was not acknowledged counts, and it goes on until it is.
+func (w *world) load(keys int) (stop func() int) {
+	fed := 0
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+			w.feed(fed, fed+20, keys)
+			fed += 20
+		}
+	})
+	return func() int {
+		close(done)
+		wg.Wait()
+		return fed
 	}
 }
 
