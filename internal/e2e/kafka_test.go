@@ -124,6 +124,12 @@ const keepsRequests = true
 func launch(t *testing.T, dir, definition string, _ bool) *child {
 	t.Helper()
 	own(t, dir)
+	return join(t, dir, definition)
+}
+
+// join starts `touchstone serve` beside what there is.
+func join(t *testing.T, dir, definition string) *child {
+	t.Helper()
 	listen := freeAddress(t)
 	c := spawn(t, dir, "serve", "--data", dir, "--domain", definition, "--listen", listen,
 		"--kafka-brokers", strings.Join(realKafka.Addrs(), ","), "--registry-url", realRegistry.URL())

@@ -79,6 +79,8 @@ type Config struct {
 type hooks struct {
 	beforeEnd   func(group string)       // everything is flushed, EndTxn not yet sent
 	beforeApply func(group string) error // committed, but not yet in Pebble; an error is a crash
+	recovering  func(*task) error        // a table is about to be recovered
+	eager       bool                     // offer only what versions before cooperative rebalancing offer
 }
 
 func (c Config) withDefaults() Config {

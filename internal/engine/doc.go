@@ -9,7 +9,8 @@
 // # The path of a record through a processor
 //
 //	session.run       polls records, begins a transaction at the first
-//	generation        hands them to Goka's claims, counts what is in flight
+//	task              hands those of its partition number to Goka, counts what
+//	                  is in flight
 //	Goka              keeps the order per partition, calls step.handle
 //	step.handle       decode → Station.Step → encode everything → then do it:
 //	                    state      → overlay of the partition's table
@@ -41,8 +42,37 @@
 //     waits for every transaction that was open when it began. The last offset
 //     may be a transaction marker, which no reader sees: see follower.
 //   - Never block in a rebalance callback: GroupTransactSession.End may wait
-//     for the goroutine that runs it. A revoke only cancels the generation.
-//   - Records of a new assignment are withheld until Goka has recovered.
+//     for the goroutine that runs it. Callbacks leave a note and wake the loop.
 //   - An entry of a table with a Retention expires by the time of the record
 //     that asks, not by the clock, so that a replay decides as the first run did.
+//
+// # When partitions come and go
+//
+// A group assigns partition numbers (copartition): a number is that partition
+// of every input and of the table. Each is a task with a Goka processor of its
+// own, and all tasks at work share the session's transaction.
+//
+//	membership   notes what the group says, in franz-go's goroutines
+//	adopt        between two transactions: starts tasks for numbers that came,
+//	             stops those of numbers that went, lets recovered ones work
+//
+// What holds:
+//
+//   - A number that stays is not touched: no abort, no recovery, no Goka setup.
+//   - What was done for a number that goes is committed before it is given up.
+//     franz-go holds the revocation back while a transaction is open; if the
+//     commit takes too long it goes ahead and the transaction is aborted.
+//   - A number that comes recovers while the others work. Its records are
+//     withheld until then.
+//   - A task that fails, in recovery or at work, is started again after a while
+//     with its records withheld; the others go on. If it had part in the open
+//     transaction, that is aborted once and processed again without it.
+//   - A step that takes long holds up the commit of all tasks of its group in
+//     this process, because the transaction is shared, and nothing else: new
+//     records of the others are processed until 500 wait behind it.
+//   - Between two generations nobody commits. Work goes on in the open
+//     transaction until half of its timeout is over; then it is aborted, and
+//     the next begins with the new generation.
+//   - An assignment has an epoch: a number that was lost and came back is not
+//     taken for one that stayed, because someone else may have written.
 package engine

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -280,6 +279,13 @@ type network struct {
 	conns  []net.Conn
 }
 
+func (n *network) options() []kgo.Opt {
+	if n.dialer == nil {
+		n.dialer = (&net.Dialer{}).DialContext
+	}
+	return []kgo.Opt{kgo.Dialer(n.dial)}
+}
+
 func (n *network) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	c, err := n.dialer(ctx, network, addr)
 	if err != nil {
@@ -309,14 +315,7 @@ func (n *network) down(down bool) {
 // die, folders are wiped, answers are lost, the broker has mishaps, while records
 // arrive. Whatever the order, the audit holds at the end.
 func TestExactlyOnceUnderEverything(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("TOUCHSTONE_TEST_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("TOUCHSTONE_TEST_SEED=%d", seed)
+	seed := testSeed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	w := newWorld(t)
 	cut := &answerCutter{every: 7}

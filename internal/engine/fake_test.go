@@ -29,6 +29,13 @@ const (
 	lookEvery = 5 * time.Millisecond
 )
 
+// How long a storm of rebalances lasts, and about how long it is between two
+// changes of the group.
+const (
+	stormLasts = 10 * time.Second
+	stormStep  = 250 * time.Millisecond
+)
+
 type cluster = *kfake.Cluster
 
 // open starts a fake broker for one test.

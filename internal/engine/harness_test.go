@@ -215,8 +215,10 @@ func (w *world) feed(first, last, keys int) {
 
 // load feeds records until it is told to stop, and then tells how many it fed.
 // Nothing that was not acknowledged counts, and it goes on until it is.
-func (w *world) load(keys int) (stop func() int) {
-	fed := 0
+func (w *world) load(keys int) (stop func() int) { return w.loadFrom(0, keys) }
+
+// loadFrom goes on after so many records.
+func (w *world) loadFrom(fed, keys int) (stop func() int) {
 	var wg sync.WaitGroup
 	done := make(chan struct{})
 	wg.Go(func() {
@@ -224,17 +226,19 @@ func (w *world) load(keys int) (stop func() int) {
 			select {
 			case <-done:
 				return
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(5 * time.Millisecond):
 			}
 			w.feed(fed, fed+20, keys)
 			fed += 20
 		}
 	})
-	return func() int {
+	end := sync.OnceValue(func() int {
 		close(done)
 		wg.Wait()
 		return fed
-	}
+	})
+	w.t.Cleanup(func() { end() })
+	return end
 }
 
 // read gives all committed records of a topic up to its end as of now.

@@ -36,6 +36,13 @@ const (
 	lookEvery = 50 * time.Millisecond
 )
 
+// How long a storm of rebalances lasts, and about how long it is between two
+// changes of the group.
+const (
+	stormLasts = 40 * time.Second
+	stormStep  = time.Second
+)
+
 type cluster = *kafkatest.Cluster
 
 func (w *world) open() {

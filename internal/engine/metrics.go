@@ -24,6 +24,8 @@ type metrics struct {
 	cacheHits, cacheMisses  *prometheus.CounterVec
 	cacheEvictions          *prometheus.CounterVec
 	cacheBytes              *prometheus.GaugeVec
+	partitions              *prometheus.GaugeVec
+	rebalances, partFailed  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -46,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		resolved:    counter("commits_resolved_total", "Transactions whose outcome had to be found out by the group's offsets.", "group"),
 		restarts:    counter("restarts_total", "Sessions that failed and were started again.", "group"),
 		commit:      histogram("commit_seconds", "From the last step of a transaction until local state has followed.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
-		recovery:    histogram("recovery_seconds", "From an assignment until tables are recovered.", prometheus.ExponentialBuckets(0.005, 3, 12)),
+		recovery:    histogram("recovery_seconds", "From the assignment of a partition until its table is recovered.", prometheus.ExponentialBuckets(0.005, 3, 12)),
 		batch:       histogram("commit_records", "Input records per committed transaction.", prometheus.ExponentialBuckets(1, 4, 9)),
 		swept:       counter("table_expired_total", "Expired table entries removed from local state.", "group"),
 		appended:    counter("appended_total", "Records appended outside of processors.", "topic"),
@@ -62,11 +64,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		cacheEvictions: counter("state_cache_evictions_total", "Decoded states that made room for others.", "group"),
 		cacheBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "touchstone_state_cache_bytes",
 			Help: "Memory of decoded states, estimated by their encoded length."}, []string{"group"}),
+		partitions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "touchstone_partitions",
+			Help: "Partition numbers assigned to this instance, by state: recovering, running or withheld."}, []string{"group", "state"}),
+		rebalances: counter("rebalances_total", "Assignments that the group has made to this instance.", "group"),
+		partFailed: counter("partition_failures_total", "Partitions that failed and were started again while the others went on.", "group"),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.resolved, m.restarts,
 		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore,
-		m.cacheHits, m.cacheMisses, m.cacheEvictions, m.cacheBytes} {
+		m.cacheHits, m.cacheMisses, m.cacheEvictions, m.cacheBytes, m.partitions, m.rebalances, m.partFailed} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -75,6 +81,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // groupMetrics are the metrics of one group, looked up once.
 type groupMetrics struct {
 	in, commits, aborts, resolved, restarts, swept prometheus.Counter
+	rebalances, partitionFailures                  prometheus.Counter
+	partitions                                     *prometheus.GaugeVec
 	out, dead                                      *prometheus.CounterVec
 	step, commit, recovery, batch                  prometheus.Observer
 	cache                                          cacheMetrics
@@ -85,7 +93,9 @@ func (m *metrics) group(g string) groupMetrics {
 	return groupMetrics{
 		in: m.in.WithLabelValues(g), commits: m.commits.WithLabelValues(g), aborts: m.aborts.WithLabelValues(g),
 		resolved: m.resolved.WithLabelValues(g), restarts: m.restarts.WithLabelValues(g), swept: m.swept.WithLabelValues(g),
-		out: m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
+		rebalances: m.rebalances.WithLabelValues(g), partitionFailures: m.partFailed.WithLabelValues(g),
+		partitions: m.partitions.MustCurryWith(with),
+		out:        m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
 		step: m.step.WithLabelValues(g), commit: m.commit.WithLabelValues(g),
 		recovery: m.recovery.WithLabelValues(g), batch: m.batch.WithLabelValues(g),
 		cache: cacheMetrics{hits: m.cacheHits.WithLabelValues(g), misses: m.cacheMisses.WithLabelValues(g),

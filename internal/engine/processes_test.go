@@ -5,37 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 )
-
-// load feeds records until it is told to stop, and then tells how many it fed.
-// Nothing that was not acknowledged counts, and it goes on until it is.
-func (w *world) load(keys int) (stop func() int) {
-	fed := 0
-	var wg sync.WaitGroup
-	done := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(5 * time.Millisecond):
-			}
-			w.feed(fed, fed+20, keys)
-			fed += 20
-		}
-	})
-	return func() int {
-		close(done)
-		wg.Wait()
-		return fed
-	}
-}
 
 // committed gives the end of what is committed in each partition of a topic.
 func (w *world) committed(topic string) map[int32]int64 {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/lovoo/goka"
-	"github.com/lovoo/goka/storage"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/touchstone-platform/touchstone/processors"
@@ -158,7 +157,7 @@ func newProcessor(e *Engine, spec Processor) *processor {
 	p.control = e.control(spec.Control)
 	p.log = e.cfg.Logger.With("group", spec.Group)
 	p.metrics = e.metrics.group(spec.Group)
-	p.status.init(spec.Group, p.tableTopic != "")
+	p.status.init(spec.Group)
 	return p
 }
 
@@ -189,8 +188,7 @@ func (p *processor) run(ctx context.Context) {
 // restart calls run again and again until ctx ends, with exponential backoff
 // that begins anew after a minute of work.
 func restart(ctx context.Context, log *slog.Logger, what string, run func(context.Context) error, failed func(error)) {
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 15*time.Second
+	wait := newBackoff()
 	for {
 		began := time.Now()
 		err := run(ctx)
@@ -217,6 +215,13 @@ func restart(ctx context.Context, log *slog.Logger, what string, run func(contex
 	}
 }
 
+// newBackoff is for what failed and is started again.
+func newBackoff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, 15*time.Second
+	return b
+}
+
 // runOnce runs one session.
 func (p *processor) runOnce(ctx context.Context) (err error) {
 	db := p.engine.db.handle()
@@ -229,13 +234,8 @@ func (p *processor) runOnce(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.close()
-	gp, err := goka.NewProcessor(p.engine.cfg.Brokers, p.graph(&step{s: s, p: p}), s.gokaOptions(ctx)...)
-	if err != nil {
-		return fmt.Errorf("set up goka: %w", err)
-	}
-	err = gp.Run(ctx)
+	err = s.run(ctx)
 	if s.takenOver {
-		// Goka's errors do not unwrap reliably.
 		return errors.Join(errTakenOver, err)
 	}
 	return err
@@ -265,43 +265,13 @@ func (p *processor) graph(st *step) *goka.GroupGraph {
 	return goka.DefineGroup(goka.Group(p.spec.Group), edges...)
 }
 
-// openTable gives Goka the storage of one partition of the group's table.
-func (s *session) openTable() storage.Builder {
-	return func(topic string, partition int32) (storage.Storage, error) {
-		g := s.current()
-		if g == nil {
-			return nil, errRevoked
-		}
-		st := newTableStore(g.ctx, s.p.table.replica(partition))
-		s.tablesMu.Lock()
-		defer s.tablesMu.Unlock()
-		old := *s.tables.Load()
-		tables := make([]*states, max(len(old), int(partition)+1))
-		copy(tables, old)
-		if was := tables[partition]; was != nil {
-			was.cache.close()
-		}
-		var c *cache
-		if !s.p.spec.Uncached {
-			c = newCache(&s.p.engine.caches, &s.p.metrics.cache)
-		}
-		tables[partition] = newStates(st, c)
-		s.tables.Store(&tables)
-		return st, nil
+// openTable gives the storage of one partition of the group's table.
+func (s *session) openTable(ctx context.Context, partition int32) *states {
+	var c *cache
+	if !s.p.spec.Uncached {
+		c = newCache(&s.p.engine.caches, &s.p.metrics.cache)
 	}
-}
-
-// closeTables gives the tables of a generation up, also those that Goka did
-// not get to close.
-func (s *session) closeTables() (err error) {
-	for _, st := range *s.tables.Load() {
-		if st != nil {
-			st.cache.close()
-			err = errors.Join(err, st.Close())
-		}
-	}
-	s.tables.Store(&[]*states{})
-	return err
+	return newStates(newTableStore(ctx, s.p.table.replica(partition)), c)
 }
 
 // leave removes a static member from its group. The broker refuses it if

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// side is the second entrance of a generation: records that are read again,
+// side is the second entrance of a crew: records that are read again,
 // because of a replay or a redrive, beside those that the group polls. They
 // take the same way, step and transaction included, so that the owner of a
 // partition stays the only one who writes its table, and they leave the
@@ -26,7 +26,7 @@ import (
 //
 // Races and what settles them:
 //   - The owner before may have committed progress that the control log has
-//     not brought yet. So a generation begins only when the log has been read
+//     not brought yet. So a crew begins only when the log has been read
 //     up to its end as of then.
 //   - An owner that was thought dead comes back in the middle of a transaction
 //     of read-again records alone. Without input offsets the broker would not
@@ -36,7 +36,7 @@ import (
 //     tell nothing: the session ends, and the next one recovers what became of it.
 type side struct {
 	s   *session
-	g   *generation
+	g   *crew
 	log *controlLog
 	ctx context.Context
 
@@ -51,7 +51,7 @@ type side struct {
 	open    map[position]*sideRecord
 	jobs    map[string]*job // that the open transaction touches, by control key
 	reached map[string]*job // progress as committed here, by control key
-	base    bool            // the control log was read up to the beginning of the generation
+	base    bool            // the control log was read up to the beginning of the crew
 }
 
 // job is a part of a request: one partition of a replay, one letter, or the
@@ -94,7 +94,7 @@ const (
 
 // openSide begins to look for what is to be read again; nil where there is no
 // control topic.
-func (s *session) openSide(g *generation) *side {
+func (s *session) openSide(g *crew) *side {
 	if s.p.control == nil {
 		return nil
 	}
@@ -331,7 +331,7 @@ func (x *side) seal() error {
 	return nil
 }
 
-// baseTallies adds what owners before this generation have counted.
+// baseTallies adds what owners before this crew have counted.
 func (x *side) baseTallies(jobs []*job) error {
 	ctx, cancel := context.WithTimeout(x.ctx, x.s.cfg.TransactionTimeout/2)
 	defer cancel()
@@ -357,7 +357,7 @@ func (x *side) baseTallies(jobs []*job) error {
 }
 
 // catchUp waits until the control log has brought what owners before this
-// generation have written. That lasts as long as their transactions do; what
+// crew have written. That lasts as long as their transactions do; what
 // this one writes itself is not waited for.
 func (x *side) catchUp(ctx context.Context) error {
 	x.mu.Lock()
@@ -423,7 +423,7 @@ func (x *side) read(ctx context.Context, queue chan<- *sideRecord) {
 }
 
 // requests carries out the redrives and the replay that there are for the
-// partitions of the generation.
+// partitions of the crew.
 func (x *side) requests(ctx context.Context, queue chan<- *sideRecord) (worked bool, err error) {
 	for _, j := range x.letters() {
 		if err := x.letter(ctx, j, queue); err != nil {
@@ -526,7 +526,7 @@ func (x *side) put(ctx context.Context, queue chan<- *sideRecord, r *sideRecord)
 }
 
 // replay gives the replay that is under way, with the parts that are left to
-// this generation.
+// this crew.
 func (x *side) replay() (*Replay, []*job) {
 	x.log.mu.Lock()
 	r := x.log.active(x.s.p.spec.Group)
@@ -653,7 +653,7 @@ func (e *Engine) readRanges(ctx context.Context, replay *Replay, parts []*job, g
 // still owns the partitions whose records were read again: it commits the
 // offsets that the group has there already. For partitions that also had new
 // input the session commits theirs.
-func (s *session) hold(ctx context.Context, g *generation) error {
+func (s *session) hold(ctx context.Context) error {
 	if !s.side.again() {
 		return nil
 	}
@@ -661,7 +661,8 @@ func (s *session) hold(ctx context.Context, g *generation) error {
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.Group = s.p.spec.Group+"."+s.cfg.Instance, s.p.spec.Group
 	req.MemberID, req.Generation = s.cl.GroupMetadata()
-	if s.current() != g {
+	g := s.side.g
+	if !g.stands() {
 		return errRevoked
 	}
 	req.InstanceID = &s.cfg.Instance

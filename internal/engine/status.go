@@ -17,10 +17,11 @@ import (
 // GroupStatus is how a processor is doing.
 type GroupStatus struct {
 	Group string
-	// State is "starting", "waiting" (for an assignment), "running",
-	// "restarting" or "stopped".
+	// State is "starting", "waiting" (for an assignment), "recovering" (some of
+	// its partitions are not running yet), "running", "restarting" or "stopped".
 	State string
-	// Recovered: it has an assignment and its tables are recovered.
+	// Recovered: it has an assignment, perhaps of nothing, and all of it is
+	// running.
 	Recovered  bool
 	Partitions []PartitionStatus
 	// Totals since the process started.
@@ -36,6 +37,9 @@ type GroupStatus struct {
 type PartitionStatus struct {
 	Topic     string
 	Partition int32
+	State     PartitionState
+	// Error is why it is withheld; "" if it is not.
+	Error string
 	// Position is the next offset; -1 if nothing was committed since the
 	// assignment.
 	Position int64
@@ -45,6 +49,19 @@ type PartitionStatus struct {
 	// then lie behind the last record are transaction markers.
 	Lag int64
 }
+
+// PartitionState is what a processor does with a partition that it has.
+type PartitionState string
+
+const (
+	// PartitionRecovering: its table follows the changelog; its records are
+	// withheld until it has caught up.
+	PartitionRecovering PartitionState = "recovering"
+	// PartitionRunning: its records are processed.
+	PartitionRunning PartitionState = "running"
+	// PartitionWithheld: it failed, and waits before it is started again.
+	PartitionWithheld PartitionState = "withheld"
+)
 
 // ViewStatus is how a view is doing.
 type ViewStatus struct {
@@ -106,13 +123,13 @@ type Status struct {
 type groupStatus struct {
 	mu    sync.Mutex
 	s     GroupStatus
-	table bool
 	parts map[topicPartition]*PartitionStatus
+	// served: everything was running once since the last time that nothing was.
+	served bool
 }
 
-func (g *groupStatus) init(group string, table bool) {
+func (g *groupStatus) init(group string) {
 	g.s = GroupStatus{Group: group, State: "starting", Emitted: map[string]int64{}}
-	g.table = table
 	g.parts = map[topicPartition]*PartitionStatus{}
 }
 
@@ -125,7 +142,7 @@ func (g *groupStatus) with(fn func(s *GroupStatus)) {
 // waiting for an assignment, perhaps because of err.
 func (g *groupStatus) waiting(err error) {
 	g.with(func(s *GroupStatus) {
-		s.State, s.Recovered = "waiting", false
+		s.State, s.Recovered, g.served = "waiting", false, false
 		clear(g.parts)
 		if err != nil {
 			s.LastError = oneLine(err)
@@ -133,16 +150,59 @@ func (g *groupStatus) waiting(err error) {
 	})
 }
 
-func (g *groupStatus) recovered(claims map[string][]int32) {
+// is says what becomes of a partition number, perhaps because of err.
+func (g *groupStatus) is(c claim, state PartitionState, err error) {
 	g.with(func(s *GroupStatus) {
-		s.State, s.Recovered = "running", true
-		clear(g.parts)
-		for topic, ps := range claims {
+		for topic, ps := range c.topics {
 			for _, p := range ps {
-				g.parts[topicPartition{topic, p}] = &PartitionStatus{Topic: topic, Partition: p, Position: -1, End: -1}
+				tp := topicPartition{topic, p}
+				if state != PartitionRunning || g.parts[tp] == nil {
+					g.parts[tp] = &PartitionStatus{Topic: topic, Partition: p, Position: -1, End: -1}
+				}
+				g.parts[tp].State = state
+				if err != nil {
+					g.parts[tp].Error = oneLine(err)
+				}
 			}
 		}
+		if err != nil {
+			s.LastError = oneLine(err)
+		}
 	})
+}
+
+// gave: a partition number is no longer ours.
+func (g *groupStatus) gave(partition int32) {
+	g.with(func(*GroupStatus) {
+		maps.DeleteFunc(g.parts, func(tp topicPartition, _ *PartitionStatus) bool { return tp.partition == partition })
+	})
+}
+
+// settle takes stock of the partitions, by number and state.
+func (p *processor) settle(member bool) {
+	g := &p.status
+	numbers := map[int32]PartitionState{}
+	count := map[PartitionState]int{}
+	g.with(func(s *GroupStatus) {
+		for tp, ps := range g.parts {
+			numbers[tp.partition] = ps.State
+		}
+		for _, state := range numbers {
+			count[state]++
+		}
+		s.Recovered = member && count[PartitionRunning] == len(numbers)
+		switch {
+		case !member:
+			s.State, g.served = "waiting", false
+		case s.Recovered:
+			s.State, g.served = "running", true
+		default:
+			s.State = "recovering"
+		}
+	})
+	for _, state := range []PartitionState{PartitionRecovering, PartitionRunning, PartitionWithheld} {
+		p.metrics.partitions.WithLabelValues(string(state)).Set(float64(count[state]))
+	}
 }
 
 func (g *groupStatus) fetched(fs kgo.Fetches) {
@@ -187,7 +247,7 @@ func (g *groupStatus) resolved()     { g.with(func(s *GroupStatus) { s.Resolved+
 // restarting: a session ended with err; nil at the first start.
 func (g *groupStatus) restarting(err error) {
 	g.with(func(s *GroupStatus) {
-		s.Recovered = false
+		s.Recovered, g.served = false, false
 		clear(g.parts)
 		if err != nil {
 			s.State, s.LastError = "restarting", oneLine(err)
@@ -197,7 +257,7 @@ func (g *groupStatus) restarting(err error) {
 }
 
 func (g *groupStatus) stopped() {
-	g.with(func(s *GroupStatus) { s.State, s.Recovered = "stopped", false })
+	g.with(func(s *GroupStatus) { s.State, s.Recovered, g.served = "stopped", false, false })
 }
 
 func (g *groupStatus) snapshot() GroupStatus {
@@ -218,11 +278,12 @@ func (g *groupStatus) snapshot() GroupStatus {
 	return s
 }
 
-// ready gives nil, or what the group is waiting for.
+// ready gives nil, or what the group is waiting for. A group that has been
+// ready stays so while partitions come and go.
 func (g *groupStatus) ready() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.s.Recovered {
+	if g.s.Recovered || g.served {
 		return nil
 	}
 	if g.s.LastError != "" {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,12 @@ type transaction struct {
 	ends   map[topicPartition]int64
 	aborts int // in a row
 	retry  *backoff.ExponentialBackOff
+	// notBefore is when the next one may begin: after aborts in a row later and
+	// later.
+	notBefore time.Time
+	// stalled: the group took so long to rebalance that a transaction had to be
+	// aborted. The next one begins when it is done.
+	stalled bool
 
 	ackMu sync.Mutex
 	// changelog has the highest offset written per partition of the table.
@@ -58,9 +65,7 @@ func (t *transaction) note(fs kgo.Fetches) {
 // discard forgets what the transaction did, here and in the tables.
 func (t *transaction) discard(s *session) {
 	for _, st := range *s.tables.Load() {
-		if st != nil {
-			st.discard()
-		}
+		st.discard()
 	}
 	t.reset()
 }
@@ -146,18 +151,17 @@ func recordBytes(r *kgo.Record) int {
 // commit ends the transaction: everything that was handed out is done, and
 // the changelog, the emitted records and the input offsets become visible
 // together or not at all; then local state follows.
-func (s *session) commit(g *generation) error {
-	if !g.waitBelow(s.life, 0) {
-		if g.ctx.Err() == nil {
-			return errors.Join(errFatal, errors.New("steps did not end in time"))
-		}
-		return nil // serve aborts
+func (s *session) commit() error {
+	undone := s.drain()
+	if errors.Is(undone, errFatal) {
+		return undone
 	}
 	began := time.Now()
 	for partition, t := range *s.tables.Load() {
-		if t != nil {
-			t.flush(s.produce, s.p.tableTopic, int32(partition))
+		if undone != nil {
+			break // nothing of it is to stay
 		}
+		t.flush(s.produce, s.p.tableTopic, partition)
 	}
 	ctx := s.life // cancelling the end of a transaction leaves its outcome unknown
 	if err := s.side.seal(); err != nil {
@@ -175,21 +179,26 @@ func (s *session) commit(g *generation) error {
 	if err := failpoint.Reach(failpoint.CommitEnd, s.p.spec.Group); err != nil {
 		return errors.Join(errFatal, err)
 	}
-	s.tx.ackMu.Lock()
-	failed := s.tx.failed
-	s.tx.ackMu.Unlock()
+	failed := cmp.Or(undone, s.tx.failure())
 	want := kgo.TryCommit
 	switch {
 	case failed != nil:
 		want = kgo.TryAbort
-	case !s.stillOurs(g):
+	case !s.stillOurs():
 		want = kgo.TryAbort
 		failed = errRevoked
+	case s.group.joining.Load():
+		// franz-go would wait, and might then commit for partitions that the new
+		// generation has given to someone else.
+		want = kgo.TryAbort
+		failed = errors.New("the group has not finished its rebalance in time")
+		s.tx.stalled = true
 	default:
-		if failed = s.hold(ctx, g); failed != nil {
+		if failed = s.hold(ctx); failed != nil {
 			want = kgo.TryAbort
 		}
 	}
+	s.group.revoked.Store(false)
 	committed, err := s.gts.End(ctx, want)
 	s.tx.open, s.tx.ended = false, time.Now()
 	if err != nil {
@@ -197,7 +206,7 @@ func (s *session) commit(g *generation) error {
 		// next session fences this one and recovers what became of it.
 		return errors.Join(errFatal, fmt.Errorf("end transaction: %w", err))
 	}
-	if !committed && want == kgo.TryCommit && g.ctx.Err() == nil {
+	if !committed && want == kgo.TryCommit {
 		// If the answer to EndTxn was lost and the retry failed with a code
 		// that franz-go does not expect, it reports an abort although the
 		// broker may have committed. The group's offsets are part of the
@@ -213,7 +222,7 @@ func (s *session) commit(g *generation) error {
 		if failed == nil {
 			failed = errors.New("the broker did not commit")
 		}
-		s.aborted(g, failed)
+		s.aborted(failed)
 		return nil
 	}
 	if s.cfg.hooks.beforeApply != nil {
@@ -238,15 +247,20 @@ func (s *session) commit(g *generation) error {
 	return s.sweep()
 }
 
-// stillOurs checks what must hold for a commit: the generation is the current
-// one, and what End will commit are the offsets of what was processed.
-func (s *session) stillOurs(g *generation) bool {
-	if s.current() != g {
-		return false
-	}
+// failure gives the first write that failed, or what else forbids the commit.
+func (t *transaction) failure() error {
+	t.ackMu.Lock()
+	defer t.ackMu.Unlock()
+	return t.failed
+}
+
+// stillOurs checks what must hold for a commit: the claims stand, and what End
+// will commit are the offsets of what was processed.
+func (s *session) stillOurs() bool {
 	uncommitted := s.cl.UncommittedOffsets()
 	for tp, end := range s.tx.ends {
-		if uncommitted[tp.topic][tp.partition].Offset != end {
+		t := s.tasks[tp.partition]
+		if t == nil || !s.group.has(tp.partition, t.claim.epoch) || uncommitted[tp.topic][tp.partition].Offset != end {
 			return false
 		}
 	}
@@ -254,8 +268,8 @@ func (s *session) stillOurs(g *generation) bool {
 }
 
 // aborted drops what the transaction did; the client has rewound to what is
-// committed. Aborts in a row wait longer and longer.
-func (s *session) aborted(g *generation, cause error) {
+// committed. After aborts in a row the next transaction begins later and later.
+func (s *session) aborted(cause error) {
 	s.tx.ackMu.Lock()
 	if s.tx.bigBytes > 0 {
 		s.refuse(s.tx.biggest.at, s.tx.failed)
@@ -265,19 +279,13 @@ func (s *session) aborted(g *generation, cause error) {
 	s.side.rewind()
 	s.tx.aborts++
 	s.p.aborted(cause)
-	if g.ctx.Err() != nil {
-		return
-	}
 	s.log.Warn("transaction aborted, its records are processed again", "cause", cause, "in_a_row", s.tx.aborts)
 	if s.tx.aborts > 1 {
-		select {
-		case <-time.After(s.tx.retry.NextBackOff()):
-		case <-g.ctx.Done():
-		}
+		s.tx.notBefore = s.tx.ended.Add(s.tx.retry.NextBackOff())
 	}
 }
 
-// abortOpen aborts what a generation left open.
+// abortOpen aborts what a session leaves open.
 func (s *session) abortOpen() error {
 	if !s.tx.open {
 		return nil
@@ -301,9 +309,13 @@ func (s *session) resolve(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("resolve the outcome of a transaction: %w", err)
 	}
-	at, before := 0, 0
+	ours, at, before := 0, 0, 0
 	ends := map[string]map[int32]kgo.EpochOffset{}
 	for tp, end := range s.tx.ends {
+		if t := s.tasks[tp.partition]; t == nil || !s.group.stays(tp.partition, t.claim.epoch) {
+			continue // who has it now may have moved on; here nothing of it is kept
+		}
+		ours++
 		o, ok := offsets.Lookup(tp.topic, tp.partition)
 		switch {
 		case ok && o.At == end:
@@ -316,7 +328,9 @@ func (s *session) resolve(ctx context.Context) (bool, error) {
 		}
 		ends[tp.topic][tp.partition] = kgo.EpochOffset{Epoch: -1, Offset: end}
 	}
-	switch len(s.tx.ends) {
+	switch ours {
+	case 0:
+		return false, nil
 	case at:
 		s.log.Warn("outcome of a transaction was unknown: the group's offsets say that it is committed")
 		s.p.resolved()
@@ -393,9 +407,6 @@ func (s *session) sweep() error {
 		return nil
 	}
 	for _, st := range *s.tables.Load() {
-		if st == nil {
-			continue
-		}
 		n, err := st.sweep(r, s.p.spec.Table, st.now)
 		if err != nil {
 			return errors.Join(errFatal, err)
