@@ -70,7 +70,7 @@ func shop() *definition.Domain {
 type world struct {
 	api      *api.API
 	domain   *definition.Domain
-	entities *viewtest.Memory
+	entities *viewtest.Table
 	history  *viewtest.Memory
 	outcomes *viewtest.Memory
 	feed     *api.Feed
@@ -94,7 +94,7 @@ func newWorld(t testing.TB, change func(*api.Config)) *world {
 	ev := entities.New(w.domain, decode[canonical.Entity])
 	hv := history.New("shop", decode[event.Change])
 	ov := outcomes.New("shop", decode[journal.Outcome])
-	w.entities, w.history, w.outcomes = viewtest.New(ev, 3), viewtest.New(hv, 3), viewtest.New(ov, 3)
+	w.entities, w.history, w.outcomes = viewtest.NewTable(ev, 3), viewtest.New(hv, 3), viewtest.New(ov, 3)
 	top, err := topology.Build([]*definition.Domain{w.domain}, topology.Defaults(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func (w *world) publish(ref event.Ref, c *event.Change) {
 
 func (w *world) tell(o *journal.Outcome) { feed(w.outcomes, o.Key(), o) }
 
-func feed(m *viewtest.Memory, key string, v any) {
+func feed(m interface{ Feed(string, []byte) error }, key string, v any) {
 	b, err := json.Marshal(v)
 	if err == nil {
 		err = m.Feed(key, b)

@@ -577,7 +577,8 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, serv
 	return nil
 }
 
-// addViews declares the views of a domain and gives their readers.
+// addViews declares the views of a domain, one of which is an index over the
+// merge table, and gives their readers.
 func (a *App) addViews(d *definition.Domain) (api.Domain, error) {
 	out := api.Domain{Definition: d}
 	entityCodec, err := a.platform.Codec(topology.TableName(d.Name, topology.Merge))
@@ -595,7 +596,7 @@ func (a *App) addViews(d *definition.Domain) (api.Domain, error) {
 	ev := entities.New(d, decoder[*canonical.Entity](entityCodec))
 	hv := history.New(d.Name, decoder[*event.Change](changeCodec))
 	ov := outcomes.New(d.Name, decoder[*journal.Outcome](outcomeCodec))
-	er, err := a.engine.AddView(ev)
+	er, err := a.engine.AddIndex(ev)
 	if err != nil {
 		return out, err
 	}

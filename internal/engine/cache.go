@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/touchstone-platform/touchstone/views"
 )
 
 // cache keeps decoded committed values of one partition of a table, up to a
@@ -27,6 +29,7 @@ type cache struct {
 type cached struct {
 	key        string
 	value      any
+	terms      views.Terms // by which the table's index has it
 	bytes      int64
 	again      bool // in the protected list
 	prev, next *cached
@@ -134,12 +137,12 @@ func (c *cache) drop(key string) {
 
 // put keeps a committed value that has so many bytes encoded. again says that
 // it was taken from here before.
-func (c *cache) put(key string, value any, encoded int, again bool) {
+func (c *cache) put(key string, value any, encoded int, again bool, terms views.Terms) {
 	if c == nil || value == nil {
 		return
 	}
 	c.drop(key)
-	c.add(&cached{key: key, value: value, bytes: int64(len(key) + encoded*decodedFactor + cacheEntryBytes), again: again})
+	c.add(&cached{key: key, value: value, terms: terms, bytes: int64(len(key) + encoded*decodedFactor + 8*len(terms) + cacheEntryBytes), again: again})
 }
 
 func (c *cache) add(e *cached) {

@@ -83,14 +83,27 @@ func (e *Engine) AddView(v views.View) (views.Reader, error) {
 	if v.Name() == "" || v.Topic() == "" {
 		return nil, fmt.Errorf("view %q of topic %q: expected a name and a topic", v.Name(), v.Topic())
 	}
-	for _, w := range e.views {
-		if w.name == v.Name() {
-			return nil, fmt.Errorf("view %q is declared twice", v.Name())
-		}
+	if e.named(v.Name()) {
+		return nil, fmt.Errorf("view %q is declared twice", v.Name())
 	}
 	w := newView(e, v)
 	e.views = append(e.views, w)
 	return w, nil
+}
+
+// named tells whether a view or an index of the name is declared.
+func (e *Engine) named(name string) bool {
+	for _, v := range e.views {
+		if v.name == name {
+			return true
+		}
+	}
+	for _, t := range e.tables {
+		if t.index != nil && t.index.spec.Name() == name {
+			return true
+		}
+	}
+	return false
 }
 
 // Run works until ctx ends, then commits what was handed out, stops and makes
@@ -168,6 +181,9 @@ func (e *Engine) Ready() error {
 	for _, p := range e.processors {
 		errs = append(errs, p.status.ready())
 	}
+	for _, t := range e.tables {
+		errs = append(errs, t.ready())
+	}
 	for _, v := range e.views {
 		errs = append(errs, v.ready())
 	}
@@ -185,6 +201,9 @@ func (e *Engine) Status() Status {
 	now := time.Now()
 	for _, t := range e.tables {
 		s.Tables = append(s.Tables, t.status(now))
+		if t.index != nil {
+			s.Views = append(s.Views, t.viewStatus())
+		}
 	}
 	for _, v := range e.views {
 		s.Views = append(s.Views, v.status())

@@ -21,6 +21,9 @@ type image struct {
 	// layout that the entries are written by; see mark.
 	layout uint64
 	mark   mark
+	// index of a table, nil if it has none; and the partition, to name it.
+	index     *tableIndex
+	partition int32
 }
 
 // logPosition finds out what there is of the log that an image is of.
@@ -72,6 +75,17 @@ func (im *image) rebuild(fresh mark) error {
 func (im *image) take(fetches [][]*kgo.Record, next int64) error {
 	b := im.db.NewBatch()
 	defer b.Close()
+	var last map[string]*kgo.Record // by key; only what is costly to write is looked through
+	if im.index != nil {
+		last = map[string]*kgo.Record{}
+		for _, rs := range fetches {
+			for _, r := range rs {
+				if !r.Attrs.IsControl() {
+					last[string(r.Key)] = r
+				}
+			}
+		}
+	}
 	for _, rs := range fetches {
 		for _, r := range rs {
 			if r.Attrs.IsControl() {
@@ -80,7 +94,13 @@ func (im *image) take(fetches [][]*kgo.Record, next int64) error {
 			if err := failpoint.Reach(failpoint.RecoveryRecord, im.owner); err != nil {
 				return err
 			}
-			if err := im.ks.putBytes(b, r.Key, r.Value); err != nil {
+			var err error
+			if im.index == nil {
+				err = im.ks.putBytes(b, r.Key, r.Value)
+			} else if key := string(r.Key); last[key] == r {
+				err = im.add(b, key, write{value: r.Value})
+			}
+			if err != nil {
 				return err
 			}
 		}

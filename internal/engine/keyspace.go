@@ -13,6 +13,7 @@ import (
 //
 //	<kind> <name> 0x00 <partition, 4 bytes big endian> 'd' <key>  → value
 //	<kind> <name> 0x00 <partition, 4 bytes big endian> 'm'        → mark
+//	<kind> <name> 0x00 <partition, 4 bytes big endian> 'i' <term, 8 bytes> <key>
 //
 // A name has no zero byte, so that no keyspace is a prefix of another.
 type keyspace string
@@ -22,6 +23,7 @@ const (
 	kindView  = 'v'
 	partData  = 'd'
 	partMark  = 'm'
+	partIndex = 'i'
 )
 
 func newKeyspace(kind byte, name string, partition int32) keyspace {
@@ -107,7 +109,8 @@ func (ks keyspace) wipe(b *pebble.Batch) error {
 type mark struct {
 	// topic is the id that Kafka gave the topic; a recreated topic has another.
 	topic [16]byte
-	// layout is a hash of the layout that a view's store is written by; 0 for tables.
+	// layout is a hash of the layout that a view, or a table's index, is written
+	// by; 0 for what has none.
 	layout uint64
 	// offset of the last record taken in; -1 if none was.
 	offset int64

@@ -92,7 +92,8 @@ func (r *rehearsal) get(partition int32, key string) ([]byte, error) {
 	if v, ok := r.written[partition][key]; ok {
 		return v, nil
 	}
-	return newKeyspace(kindTable, r.step.p.tableTopic, partition).get(r.snapshot, key)
+	v, _, err := r.step.p.table.replica(partition).image.get(r.snapshot, key)
+	return v, err
 }
 
 // inputOf is the record as a step sees it.

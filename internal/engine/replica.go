@@ -26,6 +26,7 @@ import (
 type replica struct {
 	table     *table
 	partition int32
+	began     time.Time // of the table's run
 	// image is of who has the turn.
 	image image
 	// turn holds a token while somebody has the turn.
@@ -36,14 +37,11 @@ type replica struct {
 	free   chan struct{}      // closed when there is no owner any more; nil without one
 	yield  context.CancelFunc // ends the standby's turn
 
-	state  ReplicaState
-	whole  bool  // has reached the end of the log, as of some time since the start
-	offset int64 // of the last record taken in
-	// end of what is committed, as of endAt; current is the latest time at
-	// which everything committed was in.
-	end            int64
-	endAt, current time.Time
-	restore        restoration
+	state ReplicaState
+	// readable: the image was opened, so it is of the form that we know.
+	readable bool
+	meter    meter
+	restore  restoration
 }
 
 // ReplicaState is what a replica does.
@@ -68,11 +66,16 @@ type restoration struct {
 	records, bytes int64
 }
 
+// newReplica makes one; t is locked.
 func newReplica(t *table, partition int32) *replica {
-	return &replica{
-		table: t, partition: partition, turn: make(chan struct{}, 1), state: ReplicaIdle, offset: -1, end: -1,
-		image: image{ks: newKeyspace(kindTable, t.topic, partition), owner: t.group, disk: t.engine.db.disk},
+	r := &replica{
+		table: t, partition: partition, began: t.began, turn: make(chan struct{}, 1), state: ReplicaIdle, meter: newMeter(),
+		image: image{ks: newKeyspace(kindTable, t.topic, partition), owner: t.group, disk: t.engine.db.disk, partition: partition, index: t.index},
 	}
+	if t.index != nil {
+		r.image.layout = t.index.layout
+	}
+	return r
 }
 
 // acquire makes the caller the owner, and has the image recovered when it
@@ -110,7 +113,7 @@ func (r *replica) acquire(ctx context.Context) error {
 func (r *replica) release() {
 	r.mu.Lock()
 	r.state = ReplicaIdle
-	r.current = time.Now() // nobody else has written so far
+	r.meter.current = time.Now() // nobody else has written so far
 	r.mu.Unlock()
 	<-r.turn
 	r.disown()
@@ -311,7 +314,7 @@ func (r *replica) take(fetches [][]*kgo.Record, next int64) error {
 	r.table.counter.Add(float64(records))
 	r.table.followed.Add(int64(records))
 	r.mu.Lock()
-	r.offset = next - 1
+	r.meter.offset = next - 1
 	if r.state == ReplicaRestoring {
 		r.restore.at = next
 		r.restore.records += int64(records)
@@ -327,28 +330,29 @@ func (r *replica) opened(next, end int64) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state, r.offset = ReplicaRestoring, r.image.mark.offset
-	r.end, r.endAt = end, now
+	r.state, r.readable = ReplicaRestoring, true
+	r.meter.offset = r.image.mark.offset
 	if r.image.mark.offset < 0 {
-		r.current = time.Time{} // begun anew
-		r.whole = false
+		r.meter.current = time.Time{} // begun anew
 	}
+	r.meter.saw(end, now)
 	r.restore = restoration{began: now, from: next, at: next, to: end}
 }
 
 // restored ends a restoration.
 func (r *replica) restored() {
 	r.mu.Lock()
-	r.whole = true
+	r.meter.whole = true
 	x, took := r.restore, time.Since(r.restore.began)
 	r.mu.Unlock()
 	r.table.restored(r.partition, x, took)
 }
 
-// wrote is told after each write of the owner.
-func (r *replica) wrote() {
+// wrote is told after each write of the owner, of so many entries.
+func (r *replica) wrote(n int) {
+	r.table.owned.Add(int64(n))
 	r.mu.Lock()
-	r.offset = r.image.mark.offset
+	r.meter.offset = r.image.mark.offset
 	r.mu.Unlock()
 	r.table.notify()
 }
@@ -357,17 +361,7 @@ func (r *replica) wrote() {
 func (r *replica) saw(end int64, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.noteCurrent()
-	r.end, r.endAt = end, at
-	r.noteCurrent()
-}
-
-// noteCurrent remembers that everything was in as of when the end was seen, if
-// it is. Callers hold mu.
-func (r *replica) noteCurrent() {
-	if r.offset+1 >= r.end && r.endAt.After(r.current) {
-		r.current = r.endAt
-	}
+	r.meter.saw(end, at)
 }
 
 // lag tells how far the image is behind what is committed.
@@ -381,21 +375,13 @@ func (r *replica) lagLocked(now time.Time) views.Lag {
 	if r.state == ReplicaOwned {
 		return views.Lag{}
 	}
-	r.noteCurrent()
-	missing := max(r.end-1-r.offset, 0)
-	if r.whole && missing == 0 && now.Sub(r.endAt) < 3*watchEvery {
-		return views.Lag{}
-	}
-	if r.current.IsZero() {
-		return views.Lag{Records: missing, Age: now.Sub(r.table.began)}
-	}
-	return views.Lag{Records: missing, Age: now.Sub(r.current)}
+	return r.meter.lag(now, r.began)
 }
 
 func (r *replica) status(now time.Time) ReplicaStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := ReplicaStatus{Partition: r.partition, State: r.state, Position: r.offset + 1, End: r.end}
+	s := ReplicaStatus{Partition: r.partition, State: r.state, Position: r.meter.offset + 1, End: r.meter.end}
 	switch r.state {
 	case ReplicaOwned:
 		s.End = s.Position

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/views"
 )
 
 // states are the values of one partition of a table while its owner works on
@@ -35,14 +37,17 @@ type writtenState struct {
 	state any
 	again bool // was in the cache before
 	by    *outputOrigin
+	// terms of the value in local state, and of this one once it is flushed.
+	before, terms views.Terms
 }
 
 // taken is a value on its way through a step.
 type taken struct {
 	key    string
 	exists bool
-	state  any    // nil: to be decoded
-	raw    []byte // set if state was not
+	state  any         // nil: to be decoded
+	raw    []byte      // set if state was not
+	terms  views.Terms // of what is in the store
 	// Where it is from: the open transaction, the cache, or the store.
 	from   *writtenState
 	cached *cached
@@ -64,11 +69,11 @@ func (s *states) take(key string) (taken, error) {
 		return t, nil
 	}
 	if t.cached = s.cache.take(key); t.cached != nil {
-		t.exists, t.state = true, t.cached.value
+		t.exists, t.state, t.terms = true, t.cached.value, t.cached.terms
 		return t, nil
 	}
 	var err error
-	t.raw, err = s.Get(key)
+	t.raw, t.terms, err = s.get(s.db, key)
 	t.exists = t.raw != nil
 	return t, err
 }
@@ -81,7 +86,7 @@ func (s *states) keep(t *taken) {
 	case t.cached != nil:
 		s.cache.restore(t.cached)
 	default:
-		s.cache.put(t.key, t.state, len(t.raw), false)
+		s.cache.put(t.key, t.state, len(t.raw), false, t.terms)
 	}
 }
 
@@ -95,7 +100,7 @@ func (s *states) set(t *taken, value []byte, state any, by *outputOrigin) {
 		} else {
 			w = &writtenState{}
 		}
-		w.key, w.again = t.key, t.cached != nil
+		w.key, w.again, w.before = t.key, t.cached != nil, t.terms
 		s.written[t.key] = w
 		s.order = append(s.order, w)
 	}
@@ -107,7 +112,8 @@ func (s *states) set(t *taken, value []byte, state any, by *outputOrigin) {
 func (s *states) flush(produce func(context.Context, *kgo.Record), topic string, partition int32) {
 	records := make([]kgo.Record, len(s.order))
 	for i, w := range s.order {
-		s.put(w.key, w.value)
+		w.terms = s.termsOf(w.key, w.value, w.state)
+		s.put(w.key, write{value: w.value, known: true, before: w.before, after: w.terms})
 		records[i] = kgo.Record{Topic: topic, Partition: partition, Key: keyBytes(w.key), Value: w.value}
 		produce(w.by, &records[i])
 	}
@@ -119,7 +125,7 @@ func (s *states) applied(ok bool) {
 	s.store.applied(ok)
 	if ok {
 		for _, w := range s.order {
-			s.cache.put(w.key, w.state, len(w.value), w.again)
+			s.cache.put(w.key, w.state, len(w.value), w.again, w.terms)
 		}
 	}
 	s.forget()

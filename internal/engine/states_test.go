@@ -244,7 +244,7 @@ func TestCache(t *testing.T) {
 				c.restore(e)
 			}
 		default:
-			c.put(key, i, rnd.IntN(300), rnd.IntN(2) == 0)
+			c.put(key, i, rnd.IntN(300), rnd.IntN(2) == 0, nil)
 			last[key] = i
 		}
 		if c.bytes > limit || c.bytes != c.protected.bytes+c.probation.bytes {
@@ -256,7 +256,7 @@ func TestCache(t *testing.T) {
 	}
 
 	c = testCache(limit)
-	c.put("wanted", 1, 100, false)
+	c.put("wanted", 1, 100, false, nil)
 	for i := range 10_000 {
 		if i%20 == 0 {
 			e := c.take("wanted")
@@ -265,10 +265,10 @@ func TestCache(t *testing.T) {
 			}
 			c.restore(e)
 		}
-		c.put(fmt.Sprintf("once-%d", i), i, 100, false)
+		c.put(fmt.Sprintf("once-%d", i), i, 100, false, nil)
 	}
 	for i := range 1000 {
-		c.put(fmt.Sprintf("once-%d", i), i, 100, false)
+		c.put(fmt.Sprintf("once-%d", i), i, 100, false, nil)
 	}
 	if c.take("wanted") == nil {
 		t.Error("a thousand values that nobody asked for drove out one that was")
@@ -284,14 +284,14 @@ func TestCachesShareABudget(t *testing.T) {
 	a := testCache(10_000)
 	b := newCache(a.budget, a.metrics)
 	for i := range 100 {
-		a.put(fmt.Sprint(i), i, 100, true)
+		a.put(fmt.Sprint(i), i, 100, true, nil)
 	}
 	if a.bytes > 5000 || a.bytes < 4000 {
 		t.Errorf("%d bytes, expected nearly 5000", a.bytes)
 	}
 	b.close()
 	for i := range 100 {
-		a.put(fmt.Sprint(i), i, 100, true)
+		a.put(fmt.Sprint(i), i, 100, true, nil)
 	}
 	if a.bytes > 10_000 || a.bytes < 9000 {
 		t.Errorf("%d bytes after the other was closed, expected nearly 10000", a.bytes)

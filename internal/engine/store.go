@@ -48,7 +48,7 @@ type store struct {
 	flushed, caughtUp func()
 
 	mu            sync.RWMutex
-	overlay       map[string][]byte // nil value: deleted
+	overlay       map[string]write
 	overlayBytes  int
 	behind        int // records since the last write
 	transactional bool
@@ -63,7 +63,7 @@ type store struct {
 
 // newStore makes the store of a view.
 func newStore(im *image, log logPosition, batchEnd func() int64) *store {
-	return &store{image: im, log: log, batchEnd: batchEnd, overlay: map[string][]byte{}}
+	return &store{image: im, log: log, batchEnd: batchEnd, overlay: map[string]write{}}
 }
 
 // newTableStore makes the store of a group's table. Opening it takes the
@@ -71,7 +71,7 @@ func newStore(im *image, log logPosition, batchEnd func() int64) *store {
 func newTableStore(ctx context.Context, r *replica) *store {
 	// Nobody reads it before it is recovered: write when there is enough.
 	whenEnough := func() int64 { return math.MaxInt64 }
-	return &store{image: &r.image, replica: r, ctx: ctx, batchEnd: whenEnough, overlay: map[string][]byte{}}
+	return &store{image: &r.image, replica: r, ctx: ctx, batchEnd: whenEnough, overlay: map[string]write{}}
 }
 
 // Open reads up to where the store has followed its log.
@@ -112,12 +112,13 @@ func (s *store) Close() error {
 // Get reads what was written last, be it committed or not.
 func (s *store) Get(k string) ([]byte, error) {
 	s.mu.RLock()
-	v, ok := s.overlay[k]
+	w, ok := s.overlay[k]
 	s.mu.RUnlock()
 	if ok {
-		return v, nil
+		return w.value, nil
 	}
-	return s.ks.get(s.db, k)
+	v, _, err := s.get(s.db, k)
+	return v, err
 }
 
 func (s *store) Has(k string) (bool, error) {
@@ -129,22 +130,22 @@ func (s *store) Set(k string, v []byte) error {
 	if v == nil {
 		v = []byte{}
 	}
-	s.put(k, v)
+	s.put(k, write{value: v})
 	return nil
 }
 
 func (s *store) Delete(k string) error {
-	s.put(k, nil)
+	s.put(k, write{})
 	return nil
 }
 
-func (s *store) put(k string, v []byte) {
+func (s *store) put(k string, w write) {
 	if k == markerKey {
 		return
 	}
 	s.mu.Lock()
-	s.overlay[k] = v
-	s.overlayBytes += len(k) + len(v)
+	s.overlay[k] = w
+	s.overlayBytes += len(k) + len(w.value)
 	s.mu.Unlock()
 }
 
@@ -225,8 +226,8 @@ func (s *store) write() error {
 }
 
 func (s *store) addTo(b *pebble.Batch) error {
-	for k, v := range s.overlay {
-		if err := s.ks.put(b, k, v); err != nil {
+	for k, w := range s.overlay {
+		if err := s.add(b, k, w); err != nil {
 			return err
 		}
 	}
@@ -256,9 +257,10 @@ func (s *store) prepare(b *pebble.Batch, offset int64) error {
 // applied ends what prepare began; ok tells that the batch was written.
 func (s *store) applied(ok bool) {
 	if ok && !s.closed {
+		n := len(s.overlay)
 		s.settle()
 		if s.replica != nil {
-			s.replica.wrote()
+			s.replica.wrote(n)
 		}
 	}
 	s.mu.Unlock()
@@ -288,12 +290,12 @@ func (s *store) IteratorWithRange(start, limit []byte) (storage.Iterator, error)
 	if err != nil {
 		return nil, fmt.Errorf("iterate local state: %w", err)
 	}
-	return &storeIterator{ks: s.ks, it: it}, nil
+	return &storeIterator{im: s.image, it: it}, nil
 }
 
 // storeIterator is a Pebble iterator in the form that Goka wants.
 type storeIterator struct {
-	ks     keyspace
+	im     *image
 	it     *pebble.Iterator
 	placed bool
 }
@@ -308,7 +310,7 @@ func (i *storeIterator) Next() bool {
 
 func (i *storeIterator) Seek(key []byte) bool {
 	// Goka calls Next to reach the first pair after a Seek.
-	ok := i.it.SeekGE(i.ks.appendKey(nil, string(key)))
+	ok := i.it.SeekGE(i.im.ks.appendKey(nil, string(key)))
 	if ok && !i.it.Prev() {
 		i.placed = false
 	} else {
@@ -317,7 +319,14 @@ func (i *storeIterator) Seek(key []byte) bool {
 	return ok
 }
 
-func (i *storeIterator) Err() error             { return i.it.Error() }
-func (i *storeIterator) Key() []byte            { return i.ks.userKey(i.it.Key()) }
-func (i *storeIterator) Value() ([]byte, error) { return i.it.ValueAndErr() }
-func (i *storeIterator) Release()               { i.it.Close() }
+func (i *storeIterator) Err() error  { return i.it.Error() }
+func (i *storeIterator) Key() []byte { return i.im.ks.userKey(i.it.Key()) }
+func (i *storeIterator) Value() ([]byte, error) {
+	b, err := i.it.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	v, _, err := i.im.split(b)
+	return v, err
+}
+func (i *storeIterator) Release() { i.it.Close() }

@@ -68,12 +68,16 @@ func (s *states) sweep(r *Retention, codec Codec, now envelope.Instant) (int, er
 		if err != nil {
 			return 0, fmt.Errorf("sweep local state: %w", err)
 		}
+		raw, terms, err := s.split(raw)
+		if err != nil {
+			return 0, fmt.Errorf("sweep local state: %w", err)
+		}
 		// The codec may keep what it is given.
 		v, err := codec.Decode(append([]byte(nil), raw...))
 		if err != nil || !r.expired(v, now) {
 			continue // what cannot be decoded is the step's to report
 		}
-		if err := b.Delete(it.Key(), nil); err != nil {
+		if err := s.add(b, string(s.ks.userKey(it.Key())), write{before: terms, known: true}); err != nil {
 			return 0, fmt.Errorf("sweep local state: %w", err)
 		}
 		s.cache.drop(string(s.ks.userKey(it.Key())))

@@ -15,13 +15,15 @@ import (
 // table is a table as this process has it: a replica of each partition that it
 // owns or keeps warm.
 type table struct {
-	engine   *Engine
-	topic    string
-	group    string // whose table it is, if a processor of that is here
-	standby  bool
-	log      *slog.Logger
-	counter  prometheus.Counter
-	followed atomic.Int64 // records
+	engine  *Engine
+	topic   string
+	group   string // whose table it is, if a processor of that is here
+	standby bool
+	index   *tableIndex // nil without one
+	log     *slog.Logger
+	counter prometheus.Counter
+	// followed and owned count records taken in and written.
+	followed, owned atomic.Int64
 
 	mu        sync.Mutex
 	replicas  map[int32]*replica
@@ -94,18 +96,17 @@ func (t *table) notify() {
 	t.mu.Unlock()
 }
 
-// How often the ends of the logs that are followed are looked up, and how often
-// the progress of a restoration is logged.
-const (
-	watchEvery    = time.Second
-	progressEvery = 3 * time.Second
-)
+// progressEvery is how often the progress of a restoration is logged.
+const progressEvery = 3 * time.Second
 
 // run keeps the table warm, if it is to be, and tells of its progress.
 func (t *table) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { t.watch(ctx) })
+	wg.Go(func() { t.tellProgress(ctx) })
+	wg.Go(func() {
+		t.engine.kafka.watchEnds(ctx, t.topic, t.follows, func(p int32, end int64, at time.Time) { t.replica(p).saw(end, at) })
+	})
 	if !t.standby {
 		return
 	}
@@ -148,51 +149,33 @@ func (t *table) stand(ctx context.Context) (err error) {
 	return err
 }
 
-// watch looks up the ends of what is followed, and logs the progress of long
-// restorations.
-func (t *table) watch(ctx context.Context) {
-	tick := time.NewTicker(watchEvery)
+// tellProgress logs how far long restorations have come, until ctx ends.
+func (t *table) tellProgress(ctx context.Context) {
+	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	var logged time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if now.Sub(logged) >= progressEvery && t.logProgress(now) {
-				logged = now
-			}
-			t.lookUpEnds(ctx)
+			t.logProgress(now)
 		}
 	}
 }
 
-// lookUpEnds tells the replicas that follow how much is committed.
-func (t *table) lookUpEnds(ctx context.Context) {
-	following := false
+// follows tells whether a partition is read that others may write.
+func (t *table) follows() (yes bool) {
 	t.each(func(r *replica) {
 		r.mu.Lock()
-		following = following || r.state == ReplicaFollowing || r.state == ReplicaRestoring
-		r.mu.Unlock()
+		defer r.mu.Unlock()
+		yes = yes || r.state == ReplicaFollowing || r.state == ReplicaRestoring || r.state == ReplicaIdle && t.index != nil
 	})
-	if !following {
-		return
-	}
-	now := time.Now()
-	ends, err := t.engine.kafka.adm.ListCommittedOffsets(ctx, t.topic)
-	if err != nil {
-		return // what is known gets old, and that shows
-	}
-	t.each(func(r *replica) {
-		if o, ok := ends.Lookup(t.topic, r.partition); ok && o.Err == nil {
-			r.saw(o.Offset, now)
-		}
-	})
+	return yes
 }
 
-// logProgress writes one line about the restorations that are under way; false
-// if none is.
-func (t *table) logProgress(now time.Time) bool {
+// logProgress writes one line about the restorations that are under way, if any
+// is.
+func (t *table) logProgress(now time.Time) {
 	var sum restoration
 	n := 0
 	t.each(func(r *replica) {
@@ -212,10 +195,9 @@ func (t *table) logProgress(now time.Time) bool {
 		sum.bytes += x.bytes
 	})
 	if n == 0 {
-		return false
+		return
 	}
 	t.log.Info("restoring table", append([]any{"partitions", n}, sum.attrs(now.Sub(sum.began))...)...)
-	return true
 }
 
 // attrs describes a restoration for a log.

@@ -36,7 +36,9 @@ type view struct {
 
 	mu          sync.Mutex
 	partitions  int // 0 until the topic was looked up
-	caughtUp    map[int32]bool
+	meters      map[int32]*meter
+	whole       bool // has caught up in all partitions once since the start
+	began       time.Time
 	changed     chan struct{}
 	failed      int64
 	lastFailure string
@@ -47,11 +49,15 @@ func newView(e *Engine, spec views.View) *view {
 	return &view{
 		engine: e, name: spec.Name(), spec: spec, log: e.cfg.Logger.With("view", spec.Name()),
 		taken: e.metrics.viewRecords.WithLabelValues(spec.Name()), failures: e.metrics.viewFailed.WithLabelValues(spec.Name()),
-		caughtUp: map[int32]bool{}, changed: make(chan struct{}),
+		meters: map[int32]*meter{}, changed: make(chan struct{}),
 	}
 }
 
 func (v *view) run(ctx context.Context) {
+	v.mu.Lock()
+	v.whole, v.began = false, time.Now() // local state may be another than before
+	clear(v.meters)
+	v.mu.Unlock()
 	restart(ctx, v.log, "view", v.runOnce, func(err error) {
 		v.mu.Lock()
 		v.lastError = oneLine(err)
@@ -71,8 +77,18 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 	}
 	v.mu.Lock()
 	v.partitions = len(ps)
-	clear(v.caughtUp)
+	for _, p := range ps {
+		if v.meters[p] == nil {
+			m := newMeter()
+			v.meters[p] = &m
+		}
+	}
 	v.mu.Unlock()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch.Go(func() { v.engine.kafka.watchEnds(ctx, v.spec.Topic(), func() bool { return true }, v.saw) })
 	f := newFollower(&v.engine.cfg, v.engine.kafka, v.name)
 	defer f.Close() // Goka does not
 	gv, err := goka.NewView(v.engine.cfg.Brokers, goka.Table(v.spec.Topic()), bytesCodec{},
@@ -88,8 +104,8 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 			st := newStore(im, func() ([16]byte, int64, int64, error) {
 				return v.engine.kafka.position(ctx, topic, partition)
 			}, func() int64 { return f.batchEnd(topic, partition) })
-			st.flushed = v.notify
-			st.caughtUp = func() { v.reached(partition) }
+			st.flushed = func() { v.wrote(partition, st.mark.offset) }
+			st.caughtUp = func() { v.reached(partition, st.mark.offset) }
 			return st, nil
 		}),
 	)
@@ -97,9 +113,6 @@ func (v *view) runOnce(ctx context.Context) (err error) {
 		return fmt.Errorf("set up goka: %w", err)
 	}
 	err = gv.Run(ctx)
-	v.mu.Lock()
-	clear(v.caughtUp)
-	v.mu.Unlock()
 	if err == nil && ctx.Err() == nil {
 		err = errors.New("goka ended without an error")
 	}
@@ -112,8 +125,12 @@ func layoutOf(v views.View) uint64 {
 	if !ok {
 		return 0
 	}
+	return hashOf(versioned.Layout())
+}
+
+func hashOf(s string) uint64 {
 	h := fnv.New64a()
-	h.Write([]byte(versioned.Layout()))
+	h.Write([]byte(s))
 	return h.Sum64()
 }
 
@@ -220,15 +237,59 @@ func (v *view) notify() {
 	v.mu.Unlock()
 }
 
-func (v *view) reached(partition int32) {
+// wrote takes note that everything up to an offset is in Pebble.
+func (v *view) wrote(partition int32, offset int64) {
 	v.mu.Lock()
-	v.caughtUp[partition] = true
-	whole := len(v.caughtUp) == v.partitions
+	v.meters[partition].offset = offset
 	v.mu.Unlock()
-	if whole {
+	v.notify()
+}
+
+// reached takes note that a partition has caught up, at an offset.
+func (v *view) reached(partition int32, offset int64) {
+	v.mu.Lock()
+	m := v.meters[partition]
+	m.offset, m.whole = offset, true
+	became := !v.whole && v.caughtUp() == v.partitions
+	v.whole = v.whole || became
+	v.mu.Unlock()
+	if became {
 		v.log.Info("view has caught up")
 	}
 	v.notify()
+}
+
+// saw takes note of the end of what is committed, as of a time.
+func (v *view) saw(partition int32, end int64, at time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if m := v.meters[partition]; m != nil {
+		m.saw(end, at)
+	}
+}
+
+// caughtUp counts partitions. Callers hold mu.
+func (v *view) caughtUp() (n int) {
+	for _, m := range v.meters {
+		if m.whole {
+			n++
+		}
+	}
+	return n
+}
+
+// Lag is part of views.Reader.
+func (v *view) Lag(routing string) (worst views.Lag) {
+	now := time.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.partitions > 0 && routing != "" {
+		return v.meters[Partition(routing, v.partitions)].lag(now, v.began)
+	}
+	for _, m := range v.meters {
+		worst = worst.Max(m.lag(now, v.began))
+	}
+	return worst
 }
 
 // Changed is part of views.Reader.
@@ -242,27 +303,27 @@ func (v *view) Changed() <-chan struct{} {
 func (v *view) Ready() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.partitions > 0 && len(v.caughtUp) == v.partitions
+	return v.whole
 }
 
 func (v *view) ready() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.partitions > 0 && len(v.caughtUp) == v.partitions {
+	if v.whole {
 		return nil
 	}
 	if v.lastError != "" {
-		return fmt.Errorf("view %s has caught up with %d of %d partitions; last error: %s", v.name, len(v.caughtUp), v.partitions, v.lastError)
+		return fmt.Errorf("view %s has caught up with %d of %d partitions; last error: %s", v.name, v.caughtUp(), v.partitions, v.lastError)
 	}
-	return fmt.Errorf("view %s has caught up with %d of %d partitions", v.name, len(v.caughtUp), v.partitions)
+	return fmt.Errorf("view %s has caught up with %d of %d partitions", v.name, v.caughtUp(), v.partitions)
 }
 
 func (v *view) status() ViewStatus {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return ViewStatus{
-		View: v.name, Topic: v.spec.Topic(), Ready: v.partitions > 0 && len(v.caughtUp) == v.partitions,
-		Recovered: len(v.caughtUp), Partitions: v.partitions, Records: v.records.Load(), Failures: v.failed, LastFailure: v.lastFailure, LastError: v.lastError,
+		View: v.name, Topic: v.spec.Topic(), Ready: v.whole,
+		Recovered: v.caughtUp(), Partitions: v.partitions, Records: v.records.Load(), Failures: v.failed, LastFailure: v.lastFailure, LastError: v.lastError,
 	}
 }
 
@@ -297,42 +358,61 @@ func (v *view) Scan(prefix, after string, fn func(key string, value []byte) bool
 	if err != nil {
 		return err
 	}
+	ranges := make([]scanRange, n)
+	for p := range n {
+		ks := newKeyspace(kindView, v.name, int32(p))
+		lower, upper := ks.bounds(prefix)
+		ranges[p] = scanRange{lower: lower, upper: upper, strip: len(ks) + 1}
+		if after != "" {
+			ranges[p].after(ks.appendKey(nil, after))
+		}
+	}
 	return v.engine.db.view(func(db *pebble.DB) (err error) {
 		snapshot := db.NewSnapshot()
 		defer func() { err = errors.Join(err, snapshot.Close()) }()
-		return scan(snapshot, v.name, n, prefix, after, fn)
+		if err := scan(snapshot, ranges, fn); err != nil {
+			return fmt.Errorf("scan view %s: %w", v.name, err)
+		}
+		return nil
 	})
 }
 
-// scan merges the partitions of a view in order of their keys.
-func scan(r pebble.Reader, name string, partitions int, prefix, after string, fn func(string, []byte) bool) (err error) {
+// scanRange is what a scan reads of one partition: keys from lower on and below
+// upper, which are given without their first strip bytes.
+type scanRange struct {
+	lower, upper []byte
+	strip        int
+}
+
+// after has the range begin behind a key.
+func (r *scanRange) after(key []byte) {
+	// The smallest key greater than another is that with a zero byte behind it.
+	if key = append(key, 0); bytes.Compare(key, r.lower) > 0 {
+		r.lower = key
+	}
+}
+
+// scan merges the ranges in order of the keys that it gives.
+func scan(r pebble.Reader, ranges []scanRange, fn func(string, []byte) bool) (err error) {
 	var cursors cursorHeap
 	defer func() {
 		for _, c := range cursors {
 			err = errors.Join(err, c.it.Close())
 		}
 	}()
-	for p := range partitions {
-		ks := newKeyspace(kindView, name, int32(p))
-		lower, upper := ks.bounds(prefix)
-		if after != "" {
-			// The smallest key greater than after is after with a zero byte.
-			if a := append(ks.appendKey(nil, after), 0); bytes.Compare(a, lower) > 0 {
-				lower = a
-			}
-		}
-		it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	for _, x := range ranges {
+		it, err := r.NewIter(&pebble.IterOptions{LowerBound: x.lower, UpperBound: x.upper})
 		if err != nil {
-			return fmt.Errorf("scan view %s: %w", name, err)
+			return err
 		}
-		c := &cursor{ks: ks, it: it}
+		c := &cursor{strip: x.strip, it: it}
 		if !it.First() {
 			if err := errors.Join(it.Error(), it.Close()); err != nil {
-				return fmt.Errorf("scan view %s: %w", name, err)
+				return err
 			}
 			continue
 		}
-		c.key = ks.userKey(it.Key())
+		c.key = it.Key()[c.strip:]
 		cursors = append(cursors, c)
 	}
 	heap.Init(&cursors)
@@ -340,19 +420,19 @@ func scan(r pebble.Reader, name string, partitions int, prefix, after string, fn
 		c := cursors[0]
 		value, err := c.it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("scan view %s: %w", name, err)
+			return err
 		}
 		if !fn(string(c.key), append([]byte(nil), value...)) {
 			return nil
 		}
 		if c.it.Next() {
-			c.key = c.ks.userKey(c.it.Key())
+			c.key = c.it.Key()[c.strip:]
 			heap.Fix(&cursors, 0)
 			continue
 		}
 		heap.Pop(&cursors)
 		if err := errors.Join(c.it.Error(), c.it.Close()); err != nil {
-			return fmt.Errorf("scan view %s: %w", name, err)
+			return err
 		}
 	}
 	return nil
@@ -360,9 +440,9 @@ func scan(r pebble.Reader, name string, partitions int, prefix, after string, fn
 
 // cursor is where a scan is in one partition.
 type cursor struct {
-	ks  keyspace
-	it  *pebble.Iterator
-	key []byte
+	strip int
+	it    *pebble.Iterator
+	key   []byte
 }
 
 type cursorHeap []*cursor

@@ -9,55 +9,45 @@ import (
 	"github.com/touchstone-platform/touchstone/views"
 )
 
-// Reader answers queries from the view. It is safe for concurrent use.
+// Reader answers queries from the index. It is safe for concurrent use.
 type Reader struct {
-	view *View
-	from views.Reader
+	index *Index
+	from  views.IndexReader
 }
 
-// Reader reads what the engine keeps of the view.
-func (v *View) Reader(from views.Reader) *Reader { return &Reader{view: v, from: from} }
+// Reader reads the table and what the engine keeps of the index.
+func (x *Index) Reader(from views.IndexReader) *Reader { return &Reader{index: x, from: from} }
 
-// Ready tells whether the view has caught up since it started.
+// Ready tells whether the table has caught up since the start.
 func (r *Reader) Ready() bool { return r.from.Ready() }
 
-// Changed gives a channel that is closed at the next update of the view.
+// Changed gives a channel that is closed at the next update of the table.
 func (r *Reader) Changed() <-chan struct{} { return r.from.Changed() }
+
+// Lag tells how far an entity may be behind what is committed; all of them, if
+// no id is given.
+func (r *Reader) Lag(tenant, resource, id string) views.Lag {
+	if id == "" {
+		return r.from.Lag("")
+	}
+	return r.from.Lag(canonical.EntityKey{Tenant: tenant, Resource: resource, ID: id}.String())
+}
 
 // Get gives an entity, one that no longer exists included; nil if it was never
 // there.
 func (r *Reader) Get(tenant, resource, id string) (*canonical.Entity, error) {
-	key := canonical.EntityKey{Tenant: tenant, Resource: resource, ID: id}.String()
-	// An entity that ceases to exist, or exists again, moves between the two
-	// keys. The second round finds one that moved between our two reads.
-	for range 2 {
-		b, err := r.from.Get(key, "e/"+key)
-		if err != nil {
-			return nil, failure.Wrap(failure.Transient, "read entity", key, err)
-		}
-		if b != nil {
-			return r.entity(key, b)
-		}
-		if b, err = r.from.Get(key, "x/"+key); err != nil {
-			return nil, failure.Wrap(failure.Transient, "read entity", key, err)
-		}
-		if b != nil {
-			return r.decode(key, b)
-		}
-	}
-	return nil, nil
+	return r.get(canonical.EntityKey{Tenant: tenant, Resource: resource, ID: id}.String())
 }
 
-func (r *Reader) entity(key string, b []byte) (*canonical.Entity, error) {
-	_, b, err := split(b)
+func (r *Reader) get(key string) (*canonical.Entity, error) {
+	b, err := r.from.Get(key)
 	if err != nil {
-		return nil, failure.Wrap(failure.Poison, "read entity", key, err)
+		return nil, failure.Wrap(failure.Transient, "read entity", key, err)
 	}
-	return r.decode(key, b)
-}
-
-func (r *Reader) decode(key string, b []byte) (*canonical.Entity, error) {
-	e, err := r.view.decode(b)
+	if b == nil {
+		return nil, nil
+	}
+	e, err := r.index.decode(b)
 	if err != nil {
 		return nil, failure.Wrap(failure.Poison, "read entity", key, err)
 	}
@@ -102,62 +92,38 @@ func (r *Reader) List(q Query) (Page, error) {
 		return Page{}, failure.New(failure.Validation, "list entities", q.Resource, "limit: found %d, expected at least 1", q.Limit)
 	}
 	for _, f := range q.Filters {
-		if !slices.Contains(r.view.indexed[q.Resource], f.Field) {
-			return Page{}, failure.New(failure.Validation, "list entities", q.Resource, "filter: found %s, expected one of %s", f.Field, strings.Join(r.view.indexed[q.Resource], ", "))
+		if !slices.Contains(r.index.indexed[q.Resource], f.Field) {
+			return Page{}, failure.New(failure.Validation, "list entities", q.Resource, "filter: found %s, expected one of %s", f.Field, strings.Join(r.index.indexed[q.Resource], ", "))
 		}
 	}
-	if len(q.Filters) == 0 {
-		return r.all(q)
-	}
-	return r.filtered(q)
+	return r.find(q)
 }
 
-// all lists without filters: the entities' own keys are in order.
-func (r *Reader) all(q Query) (Page, error) {
-	prefix := "e/" + q.Tenant + "/" + q.Resource + "/"
-	var page Page
-	var failed error
-	err := r.from.Scan(prefix, after(prefix, q.After), func(key string, value []byte) bool {
-		if len(page.Entities) == q.Limit {
-			page.Next = page.Entities[q.Limit-1].ID
-			return false
-		}
-		e, err := r.entity(key[2:], value)
-		if err != nil {
-			failed = err
-			return false
-		}
-		page.Entities = append(page.Entities, e)
-		return true
-	})
-	if err == nil {
-		err = failed
-	}
-	if err != nil {
-		return Page{}, failure.Wrap(failure.KindOf(err), "list entities", q.Resource, err)
-	}
-	return page, nil
-}
-
-// filtered takes ids from the index in batches and reads their entities. An
+// find takes keys from the index in batches and reads their entities. An
 // entity may have changed since the index was read, or share only the hash of
 // the value: each is checked.
-func (r *Reader) filtered(q Query) (Page, error) {
-	prefix := indexPrefix(q.Tenant, q.Resource, termOf(q.Filters[0].Field, q.Filters[0].Value))
+func (r *Reader) find(q Query) (Page, error) {
+	prefix, term := q.Tenant+"/"+q.Resource+"/", there
+	if len(q.Filters) > 0 {
+		term = termOf(q.Filters[0].Field, q.Filters[0].Value)
+	}
 	var page Page
-	from, looked := q.After, 0
+	from, looked := "", 0
+	if q.After != "" {
+		from = prefix + q.After
+	}
 	for {
 		batch := min(q.Limit+1, Budget-looked)
-		ids := make([]string, 0, batch)
-		err := r.from.Scan(prefix, after(prefix, from), func(key string, _ []byte) bool {
-			ids = append(ids, idOf(key))
-			return len(ids) < batch
+		keys := make([]string, 0, batch)
+		err := r.from.Lookup(term, prefix, from, func(key string) bool {
+			keys = append(keys, key)
+			return len(keys) < batch
 		})
 		if err != nil {
 			return Page{}, failure.Wrap(failure.Transient, "list entities", q.Resource, err)
 		}
-		for _, id := range ids {
-			e, err := r.Get(q.Tenant, q.Resource, id)
+		for _, key := range keys {
+			e, err := r.get(key)
 			if err != nil {
 				return Page{}, err
 			}
@@ -168,14 +134,14 @@ func (r *Reader) filtered(q Query) (Page, error) {
 				}
 				page.Entities = append(page.Entities, e)
 			}
-			from = id
+			from = key
 		}
-		looked += len(ids)
+		looked += len(keys)
 		switch {
-		case len(ids) < batch: // the index has no more
+		case len(keys) < batch: // the index has no more
 			return page, nil
 		case looked >= Budget:
-			page.Next = from
+			page.Next = from[len(prefix):]
 			return page, nil
 		}
 	}
@@ -183,16 +149,9 @@ func (r *Reader) filtered(q Query) (Page, error) {
 
 func (r *Reader) matches(e *canonical.Entity, filters []Filter) bool {
 	for _, f := range filters {
-		if r.view.value(e, f.Field) != f.Value {
+		if r.index.value(e, f.Field) != f.Value {
 			return false
 		}
 	}
 	return true
-}
-
-func after(prefix, id string) string {
-	if id == "" {
-		return ""
-	}
-	return prefix + id
 }

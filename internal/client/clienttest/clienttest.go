@@ -106,15 +106,16 @@ func serve(fixtures []string) (http.Handler, error) {
 
 // keeper holds the views of one domain.
 type keeper struct {
-	domain                      api.Domain
-	entities, history, outcomes *viewtest.Memory
+	domain            api.Domain
+	entities          *viewtest.Table
+	history, outcomes *viewtest.Memory
 }
 
 func newKeeper(d *definition.Domain) *keeper {
 	ev := entities.New(d, decode[canonical.Entity])
 	hv := history.New(d.Name, decode[event.Change])
 	ov := outcomes.New(d.Name, decode[journal.Outcome])
-	k := &keeper{entities: viewtest.New(ev, 1), history: viewtest.New(hv, 1), outcomes: viewtest.New(ov, 1)}
+	k := &keeper{entities: viewtest.NewTable(ev, 1), history: viewtest.New(hv, 1), outcomes: viewtest.New(ov, 1)}
 	k.domain = api.Domain{Definition: d, Entities: ev.Reader(k.entities), History: hv.Reader(k.history), Outcomes: ov.Reader(k.outcomes)}
 	return k
 }
@@ -124,7 +125,7 @@ func decode[T any](b []byte) (*T, error) {
 	return v, json.Unmarshal(b, v)
 }
 
-func feed(m *viewtest.Memory, key string, v any) error {
+func feed(m interface{ Feed(string, []byte) error }, key string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err

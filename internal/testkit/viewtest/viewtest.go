@@ -1,5 +1,5 @@
-// Package viewtest holds an in-memory keeper of views for tests, and the
-// conformance suite that every keeper of views passes, it included.
+// Package viewtest holds in-memory keepers of views and indexes for tests, and
+// the conformance suites that every keeper passes, they included.
 package viewtest
 
 import (
@@ -100,6 +100,9 @@ func (m *Memory) Scan(prefix, after string, fn func(string, []byte) bool) error 
 
 // Ready is always true: records are applied as they are fed.
 func (m *Memory) Ready() bool { return true }
+
+// Lag is always none.
+func (m *Memory) Lag(string) views.Lag { return views.Lag{} }
 
 // Changed gives a channel that is closed at the next Feed.
 func (m *Memory) Changed() <-chan struct{} {
