@@ -241,7 +241,7 @@ func (t *trial) drain(ctx context.Context, r *Run) error {
 		return err
 	}
 	d := &Drain{Inputs: to.committed - from.committed, Seconds: to.at.Sub(from.at).Seconds(), PeakRSS: peak}
-	if d.Inputs < int64(r.Records)/4 {
+	if d.Inputs < int64(r.Records)/10 {
 		return fmt.Errorf("%s: %d of %d facts were left to measure when it was warm: too few", t.s, d.Inputs, r.Records)
 	}
 	perMillion := func(d2 time.Duration) float64 { return d2.Seconds() / float64(d.Inputs) * 1e6 }

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -29,10 +30,9 @@ func startProcess(cpus, log string, env []string, command ...string) (*process, 
 		return nil, err
 	}
 	defer out.Close() // the child has its own
-	if cpus != "" {
-		// taskset executes the command in its own place.
-		command = append([]string{"taskset", "-c", cpus}, command...)
-	}
+	// taskset executes the command in its own place. All processors are named
+	// as well: a child would be where this program is kept.
+	command = append([]string{"taskset", "-c", cmp.Or(cpus, allCPUs())}, command...)
 	p := &process{cmd: exec.Command(command[0], command[1:]...), log: log, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.Env = append(os.Environ(), env...)
@@ -236,13 +236,13 @@ func folderBytes(dir string) (total int64) {
 	return total
 }
 
+// allCPUs are those that this process had when it started.
+func allCPUs() string { return fmt.Sprintf("0-%d", runtime.NumCPU()-1) }
+
 // pin keeps this process, which feeds and observes, on some processors; all of
 // the machine if none are named.
 func pin(cpus string) error {
-	if cpus == "" {
-		cpus = fmt.Sprintf("0-%d", runtime.NumCPU()-1)
-	}
-	out, err := exec.Command("taskset", "-apc", cpus, strconv.Itoa(os.Getpid())).CombinedOutput()
+	out, err := exec.Command("taskset", "-apc", cmp.Or(cpus, allCPUs()), strconv.Itoa(os.Getpid())).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("taskset: %w\n%s", err, out)
 	}

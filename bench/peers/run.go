@@ -125,21 +125,18 @@ func (m *measurement) fill(ctx context.Context, w *world, records int) (*workloa
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := pin(""); err != nil {
-		return nil, nil, err
-	}
 	n := m.o.warmup(w.spec) + records
 	m.o.Say("writing %d facts about %d accounts of %d fields", n, w.spec.Keys, w.spec.Fields)
-	if err := w.preload(ctx, g, n, o.Fold); err != nil {
-		return nil, nil, err
-	}
-	// While it observes, this program shares the broker's processors. Children
-	// are pinned by themselves.
-	return g, o, pin(m.o.BrokerCPUs)
+	return g, o, w.preload(ctx, g, n, o.Fold)
 }
 
 // run measures one subject and checks what it left.
 func (m *measurement) run(ctx context.Context, w *world, r *Run, g *workload.Generator, o *workload.Oracle) (err error) {
+	// While it observes, this program shares the broker's processors; when it
+	// writes and checks it may use all. Children are pinned by themselves.
+	if err := pin(m.o.BrokerCPUs); err != nil {
+		return err
+	}
 	switch r.Mode {
 	case Latency:
 		err = w.pace(ctx, r, g, o)
@@ -148,7 +145,7 @@ func (m *measurement) run(ctx context.Context, w *world, r *Run, g *workload.Gen
 	default:
 		err = w.drain(ctx, r)
 	}
-	if err != nil {
+	if err = errors.Join(err, pin("")); err != nil {
 		return err
 	}
 	r.Busy = r.Machine.busy()

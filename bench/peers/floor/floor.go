@@ -52,9 +52,12 @@ func Run(ctx context.Context, c Config) error {
 	}
 }
 
+// enough records end a transaction before its time, as they do in Touchstone.
+const enough = 20_000
+
 // step is one transaction.
 func step(ctx context.Context, s *kgo.GroupTransactSession, c Config) error {
-	fetches := s.PollRecords(ctx, 20_000)
+	fetches := s.PollRecords(ctx, enough)
 	if err := fetches.Err0(); err != nil {
 		return err
 	}
@@ -63,17 +66,18 @@ func step(ctx context.Context, s *kgo.GroupTransactSession, c Config) error {
 	}
 	var failed error
 	promise := func(_ *kgo.Record, err error) { failed = errors.Join(failed, err) } // one at a time
-	until := time.Now().Add(c.Commit)
+	until, records := time.Now().Add(c.Commit), 0
 	for {
+		records += fetches.NumRecords()
 		fetches.EachRecord(func(r *kgo.Record) {
 			s.Produce(context.WithoutCancel(ctx), &kgo.Record{Topic: c.Out, Key: r.Key, Value: r.Value}, promise)
 		})
 		left := time.Until(until)
-		if left <= 0 || ctx.Err() != nil {
+		if left <= 0 || records >= enough || ctx.Err() != nil {
 			break
 		}
 		poll, cancel := context.WithTimeout(ctx, left)
-		fetches = s.PollRecords(poll, 20_000)
+		fetches = s.PollRecords(poll, enough)
 		cancel()
 	}
 	end := context.WithoutCancel(ctx)

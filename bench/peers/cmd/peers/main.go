@@ -76,8 +76,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if *quick {
-		o.Pairs, o.Records, o.Warmup, o.AcceptBusy, o.CacheMB, o.Duration = 1, 120_000, 20_000, true, 64, 11*time.Second
-		*keys = "2000"
+		quickly(f, &o, keys, subjects)
 	}
 	for _, s := range strings.Split(*subjects, ",") {
 		subject, err := peers.ParseSubject(s)
@@ -102,6 +101,25 @@ func run(ctx context.Context, args []string) error {
 	o.Say = func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 	_, err = peers.Measure(ctx, o)
 	return err
+}
+
+// quickly makes everything small that was not given.
+func quickly(f *flag.FlagSet, o *peers.Options, keys, subjects *string) {
+	given := map[string]bool{}
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	small := func(name string, set func()) {
+		if !given[name] {
+			set()
+		}
+	}
+	o.AcceptBusy = true
+	small("pairs", func() { o.Pairs = 1 })
+	small("records", func() { o.Records = 150_000 })
+	small("warmup", func() { o.Warmup = 10_000 })
+	small("cache", func() { o.CacheMB = 64 })
+	small("duration", func() { o.Duration = 11 * time.Second })
+	small("keys", func() { *keys = "2000" })
+	small("subjects", func() { *subjects = "touchstone,streams,goka,floor" })
 }
 
 func numbers(list string) (out []int, err error) {
