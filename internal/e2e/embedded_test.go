@@ -44,9 +44,9 @@ const keepsRequests = false
 
 // launch starts `touchstone dev` on free ports, in a folder where it may have
 // been killed before.
-func launch(t *testing.T, dir, definition string, killed bool) *child {
+func launch(t *testing.T, dir, definition string, killed bool, rules ...string) *child {
 	t.Helper()
-	c := spawn(t, dir, "dev", "--data", dir, "--domain", definition, "--no-simulators",
+	c := spawn(t, dir, strings.Join(rules, ";"), "dev", "--data", dir, "--domain", definition, "--no-simulators",
 		"--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0")
 	for what, to := range map[string]*string{"console and API": &c.addr.API, "Kafka  ": &c.addr.Kafka, "schema registry": &c.addr.Registry} {
 		line, err := c.lines.find(what, 60*time.Second)

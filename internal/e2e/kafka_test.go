@@ -121,17 +121,17 @@ func offline(t *testing.T, _ string, do func(*kgo.Client)) {
 const keepsRequests = true
 
 // launch starts `touchstone serve`.
-func launch(t *testing.T, dir, definition string, _ bool) *child {
+func launch(t *testing.T, dir, definition string, _ bool, rules ...string) *child {
 	t.Helper()
 	own(t, dir)
-	return join(t, dir, definition)
+	return join(t, dir, definition, rules...)
 }
 
 // join starts `touchstone serve` beside what there is.
-func join(t *testing.T, dir, definition string) *child {
+func join(t *testing.T, dir, definition string, rules ...string) *child {
 	t.Helper()
 	listen := freeAddress(t)
-	c := spawn(t, dir, "serve", "--data", dir, "--domain", definition, "--listen", listen,
+	c := spawn(t, dir, strings.Join(rules, ";"), "serve", "--data", dir, "--domain", definition, "--listen", listen,
 		"--kafka-brokers", strings.Join(realKafka.Addrs(), ","), "--registry-url", realRegistry.URL())
 	c.addr = app.DevAddresses{API: "http://" + listen, Kafka: strings.Join(realKafka.Addrs(), ","), Registry: realRegistry.URL()}
 	if _, err := c.lines.find("msg=ready", 90*time.Second); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/internal/app"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 var killDefinition = strings.NewReplacer(
@@ -38,30 +39,32 @@ var killDefinition = strings.NewReplacer(
         fields: {guid: 'headers["x-github-delivery"]', event: event}
 `).Replace(github)
 
-// built is the folder of the built program; empty if no test needed it.
-var built string
+// built is the folder of the built programs; it is there if a test needed one.
+var built = filepath.Join(os.TempDir(), fmt.Sprintf("touchstone-e2e-%d", os.Getpid()))
 
-// program builds the real program once per run of the tests.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "touchstone-e2e")
-	if err != nil {
+// program builds the real program once per run of the tests; faulty builds the
+// one that has failpoints.
+var (
+	program = sync.OnceValues(func() (string, error) { return build("touchstone") })
+	faulty  = sync.OnceValues(func() (string, error) { return build("touchstone-faulty", "-tags", "failpoints") })
+)
+
+func build(name string, flags ...string) (string, error) {
+	if err := os.MkdirAll(built, 0o700); err != nil {
 		return "", err
 	}
-	built = dir
-	bin := filepath.Join(dir, "touchstone")
-	cmd := exec.Command("go", "build", "-o", bin, "../../cmd/touchstone")
+	bin := filepath.Join(built, name)
+	cmd := exec.Command("go", append(append([]string{"build", "-o", bin}, flags...), "../../cmd/touchstone")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return bin, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	code := runTests(m)
-	if built != "" {
-		os.RemoveAll(built)
-	}
+	os.RemoveAll(built)
 	os.Exit(code)
 }
 
@@ -70,6 +73,7 @@ type child struct {
 	*system
 	cmd   *exec.Cmd
 	lines *transcript
+	gone  chan struct{} // closed when its process has been waited for
 }
 
 // ended gives a channel that is closed when the child has ended.
@@ -139,10 +143,15 @@ func (l *transcript) find(what string, within time.Duration) (string, error) {
 	}
 }
 
-// spawn starts the program and follows what it says.
-func spawn(t *testing.T, dir string, args ...string) *child {
+// spawn starts the program and follows what it says. rules are failpoints, none
+// if empty.
+func spawn(t *testing.T, dir, rules string, args ...string) *child {
 	t.Helper()
-	bin, err := program()
+	find := program
+	if rules != "" {
+		find = faulty
+	}
+	bin, err := find()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,14 +159,17 @@ func spawn(t *testing.T, dir string, args ...string) *child {
 	// What configures the tests is no configuration of the program.
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TOUCHSTONE_") })
 	cmd.Env = append(env, "GITHUB_TEST_SECRET="+githubSecret)
+	if rules != "" {
+		cmd.Env = append(cmd.Env, failpoint.RulesEnv+"="+rules)
+	}
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{system: &system{t: t, dir: dir, http: &http.Client{Timeout: 30 * time.Second}}, cmd: cmd, lines: &transcript{more: make(chan struct{})}}
+	c := &child{system: &system{t: t, dir: dir, http: &http.Client{Timeout: 30 * time.Second}}, cmd: cmd, lines: &transcript{more: make(chan struct{})}, gone: make(chan struct{})}
 	go c.lines.follow(r)
-	go func() { cmd.Wait(); w.Close() }()
+	go func() { cmd.Wait(); w.Close(); close(c.gone) }()
 	t.Cleanup(func() { cmd.Process.Kill() })
 	return c
 }
@@ -233,11 +245,19 @@ func TestKillInTheMiddleOfAnIngest(t *testing.T) {
 		wg.Wait()
 	}
 	c := launch(t, filepath.Join(dir, "data"), definition, true)
+	n := c.eachOnce(ds, guid, acknowledged)
+	t.Logf("%d acknowledged before 3 kills, then all %d sent again: %v", len(acknowledged), len(ds), n)
+}
+
+// eachOnce sends all deliveries again and checks that what was acknowledged
+// before is in the journal, and that each delivery has had its effect once. It
+// gives what became of them.
+func (c *child) eachOnce(ds []githubDelivery, guid func(int) string, acknowledged map[string]int) map[string]int {
+	t := c.t
+	t.Helper()
 	c.postAll(len(ds), func(i int) answer { return c.post("/v1/ingress/github", ds[i].Payload, githubHeaders(ds[i], guid(i))) })
 	out := c.settle("code-hosting", len(acknowledged)+len(ds), 60*time.Second)
 	n := count(out)
-	t.Logf("%d acknowledged before 3 kills, then all %d sent again: %v", len(acknowledged), len(ds), n)
-
 	for id, i := range acknowledged {
 		a := c.get("/v1/deliveries/" + id + "/content")
 		if a.status != http.StatusOK || !strings.Contains(string(a.body), guid(i)) {
@@ -260,6 +280,7 @@ func TestKillInTheMiddleOfAnIngest(t *testing.T) {
 		t.Errorf("events %v, expected %d of DeliverySeen", ev, len(ds))
 	}
 	c.gapFree("code-hosting")
+	return n
 }
 
 // try posts one delivery and gives its journal id.

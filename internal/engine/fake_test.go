@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -69,6 +70,22 @@ func (w *world) deleteTopics(names ...string) {
 
 // allGone ends the cluster for good.
 func (w *world) allGone() { w.cluster.Close() }
+
+// compact compacts a topic, deletions included as far as its clock allows.
+func (w *world) compact(name string) {
+	w.t.Helper()
+	policy, none, ratio := "compact", "0", "0"
+	set := []kadm.AlterConfig{{Name: "cleanup.policy", Value: &policy}, {Name: "delete.retention.ms", Value: &none}, {Name: "min.cleanable.dirty.ratio", Value: &ratio}}
+	res, err := w.adm.AlterTopicConfigs(context.Background(), set, name)
+	if err == nil {
+		_, err = res.On(name, nil)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.cluster.Compact()
+	w.cluster.Compact() // deletions go one round later
+}
 
 // mishap has the broker refuse a commit.
 func (w *world) mishap(rnd *rand.Rand) {

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -76,6 +77,39 @@ func (w *world) mishap(rnd *rand.Rand) {
 	w.cluster.Pause(w.t, i)
 	<-time.After(time.Duration(rnd.IntN(1500)) * time.Millisecond)
 	w.cluster.Resume(w.t, i)
+}
+
+// compact has the log cleaner compact all of a topic but its last segment,
+// deletions included, and waits until it has.
+func (w *world) compact(name string) {
+	w.t.Helper()
+	policy, none, short, ratio := "compact", "0", "100", "0.001"
+	set := []kadm.AlterConfig{
+		{Name: "cleanup.policy", Value: &policy}, {Name: "delete.retention.ms", Value: &none},
+		{Name: "segment.ms", Value: &short}, {Name: "min.cleanable.dirty.ratio", Value: &ratio}, {Name: "max.compaction.lag.ms", Value: &short},
+	}
+	res, err := w.adm.AlterTopicConfigs(context.Background(), set, name)
+	if err == nil {
+		_, err = res.On(name, nil)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	eventually(w.t, "compaction", func() error {
+		// A segment ends when something is written after its time.
+		w.forget(20)
+		values := 0
+		for _, r := range w.read(name) {
+			if len(r.Value) > 0 {
+				values++
+			}
+		}
+		if values > 0 {
+			return fmt.Errorf("%d records with a value are left", values)
+		}
+		<-time.After(500 * time.Millisecond)
+		return nil
+	})
 }
 
 func (w *world) refuseLarge(name string, bytes int) {

@@ -31,7 +31,7 @@ func TestKilledAtEachPhase(t *testing.T) {
 		{failpoint.CommitMidApply, []int{1, 2 + 4*testPartitions}},
 		{failpoint.CommitAfterApply, []int{1, 4}},
 		{failpoint.SessionFence, []int{1}},
-		{failpoint.RecoveryRecord, []int{1, 300}},
+		{failpoint.RecoveryRecord, []int{1, 40}},
 		{failpoint.RecoveryWrite, []int{1, 2}},
 		{failpoint.RecoveryDone, []int{1}},
 	} {

@@ -287,3 +287,100 @@ func TestStopWithoutBroker(t *testing.T) {
 		t.Errorf("stopped after %v", d)
 	}
 }
+
+// forget writes tombstones for all keys of the counter's table, as a transaction
+// does: what ends each partition is a marker.
+func (w *world) forget(keys int) {
+	w.t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.TransactionalID("forgetter"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx := context.Background()
+	var rs []*kgo.Record
+	for k := range keys {
+		key := fmt.Sprintf("key-%d", k)
+		rs = append(rs, &kgo.Record{Topic: "counter-table", Partition: Partition(key, testPartitions), Key: []byte(key)})
+	}
+	if err := cl.BeginTransaction(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := cl.ProduceSync(ctx, rs...).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// beginsAnew feeds one record per key and expects each to be the first of its key.
+func (w *world) beginsAnew(e *running, first, keys int) {
+	w.t.Helper()
+	e.waitReady()
+	w.feed(first, first+keys, keys)
+	eventually(w.t, "counts that begin anew", func() error {
+		fresh := 0
+		for _, r := range w.read("out") {
+			if n, err := strconv.Atoi(string(r.Headers["input"])); err == nil && n >= first && string(r.Value) == "1" {
+				fresh++
+			}
+		}
+		if fresh != keys {
+			return fmt.Errorf("%d of %d", fresh, keys)
+		}
+		return nil
+	})
+}
+
+// A table of which nothing is left but deletions and markers, or nothing at all,
+// is recovered like any other: by an empty folder, by one that is behind and by
+// one that is at the end.
+func TestTableCompactedToTheEnd(t *testing.T) {
+	for name, compact := range map[string]func(w *world){
+		"tombstones and markers": func(*world) {},
+		"compacted": func(w *world) {
+			w.compact("counter-table")
+			for _, r := range w.read("counter-table") {
+				if len(r.Value) > 0 {
+					w.t.Fatalf("offset %d of partition %d is left after the compaction: the test tests nothing", r.Offset, r.Partition)
+				}
+			}
+		},
+		"nothing": func(w *world) {
+			var upTo kadm.Offsets
+			for p := range int32(testPartitions) {
+				upTo.Add(kadm.Offset{Topic: "counter-table", Partition: p, At: -1})
+			}
+			if res, err := w.adm.DeleteRecords(context.Background(), upTo); err != nil || res.Error() != nil {
+				w.t.Fatal(err, res.Error())
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			dir := filepath.Join(t.TempDir(), "state")
+			w.feed(0, 100, 20)
+			e := w.startCounter(w.config(dir), &counter{})
+			w.eventuallyAudit(100, 20)
+			e.stop()
+			w.forget(20)
+			compact(w)
+			e = w.startCounter(w.config(filepath.Join(t.TempDir(), "empty")), &counter{})
+			w.beginsAnew(e, 100, 20)
+			e.stop()
+			w.forget(20)
+			compact(w)
+			e = w.startCounter(w.config(dir), &counter{})
+			w.beginsAnew(e, 200, 20)
+			e.stop() // its folder is at the end
+			w.forget(20)
+			e = w.startCounter(w.config(dir), &counter{})
+			e.waitReady()
+			e.stop()
+			compact(w)
+			e = w.startCounter(w.config(dir), &counter{})
+			w.beginsAnew(e, 300, 20)
+		})
+	}
+}
