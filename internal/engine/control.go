@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +29,8 @@ import (
 //	replay/<id>/at/<topic>/<partition>   how far it has come there, with counts
 //	replay/<id>/of/<group>/<partition>   what became of its records downstream
 //	replay/<id>/cancel                   that it is to end
+//	rebuild/<id>                         the request
+//	rebuild/<id>/at/<partition>          what was found there
 //	redrive/<letter>/<request>           the request
 //	redrive/<letter>                     what came of it
 //
@@ -42,6 +46,7 @@ type controlLog struct {
 	changed  chan struct{}
 	replays  map[string]*replayState
 	redrives map[string]*redriveState
+	rebuilds map[string]*rebuildState
 	lastErr  error
 }
 
@@ -79,7 +84,7 @@ const abandonedAfter = 14 * 24 * time.Hour
 func newControlLog(e *Engine, topic string) *controlLog {
 	return &controlLog{
 		engine: e, topic: topic, log: e.cfg.Logger.With("topic", topic), position: -1, changed: make(chan struct{}),
-		replays: map[string]*replayState{}, redrives: map[string]*redriveState{},
+		replays: map[string]*replayState{}, redrives: map[string]*redriveState{}, rebuilds: map[string]*rebuildState{},
 	}
 }
 
@@ -102,7 +107,7 @@ func (c *controlLog) runOnce(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.position = start[0]
-	c.replays, c.redrives = map[string]*replayState{}, map[string]*redriveState{}
+	c.replays, c.redrives, c.rebuilds = map[string]*replayState{}, map[string]*redriveState{}, map[string]*rebuildState{}
 	c.mu.Unlock()
 	cl, err := kgo.NewClient(c.engine.cfg.clientOptions("control",
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.topic: {0: kgo.NewOffset().At(start[0])}}),
@@ -186,6 +191,24 @@ func (c *controlLog) take(key string, value []byte, at time.Time) {
 		}
 		if s := c.replays[id]; s != nil {
 			s.parts[topicPartition{p.Topic, p.Partition}] = p
+		}
+	case kind == "rebuild" && rest == "":
+		var r Rebuild
+		if err := json.Unmarshal(value, &r); err != nil {
+			fail(err)
+			return
+		}
+		r.ID, r.At = id, at
+		c.rebuilds[id] = &rebuildState{Rebuild: r, parts: map[int32]RebuildCounts{}}
+	case kind == "rebuild" && strings.HasPrefix(rest, "at/"):
+		var n RebuildCounts
+		p, err := strconv.ParseInt(strings.TrimPrefix(rest, "at/"), 10, 32)
+		if err = cmp.Or(err, json.Unmarshal(value, &n)); err != nil {
+			fail(err)
+			return
+		}
+		if r := c.rebuilds[id]; r != nil {
+			r.parts[int32(p)] = n
 		}
 	case kind == "redrive" && rest == "":
 		var r RedriveResult

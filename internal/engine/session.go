@@ -284,6 +284,7 @@ func (s *session) run(ctx context.Context) (err error) {
 		if !s.tx.open {
 			s.allow()
 			s.adopt()
+			s.side.runPending()
 			if err := s.next(ctx); err != nil {
 				return err
 			}

@@ -45,8 +45,9 @@ type side struct {
 	stop  context.CancelFunc
 	ended chan struct{} // the reader has
 
-	mu   sync.Mutex
-	wake context.CancelFunc // of a poll that waits
+	mu      sync.Mutex
+	wake    context.CancelFunc // of a poll that waits
+	pending []func()           // to be run between two transactions
 	// open has what is under way in the open transaction, by input position.
 	open    map[position]*sideRecord
 	jobs    map[string]*job // that the open transaction touches, by control key
@@ -147,8 +148,9 @@ func (x *side) poll(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	x.mu.Lock()
 	x.wake = cancel
+	pending := len(x.pending) > 0
 	x.mu.Unlock()
-	if len(x.queue) > 0 || x.head != nil {
+	if pending || len(x.queue) > 0 || x.head != nil {
 		cancel()
 	}
 	return ctx, cancel
@@ -431,9 +433,13 @@ func (x *side) requests(ctx context.Context, queue chan<- *sideRecord) (worked b
 		}
 		worked = true
 	}
+	rebuilt, err := x.rebuilds(ctx)
+	if err != nil {
+		return true, err
+	}
 	replay, parts := x.replay()
 	if len(parts) == 0 {
-		return worked, nil
+		return worked || rebuilt, nil
 	}
 	x.s.log.Info("replay begins", "replay", replay.ID, "dry_run", replay.DryRun, "partitions", len(parts))
 	ctx, cancel := context.WithCancelCause(ctx)
