@@ -469,6 +469,15 @@ func (a *App) codec(d *definition.Domain, topic string) (engine.Codec, error) {
 	return a.platform.Codec(topic)
 }
 
+// definition finds a loaded domain.
+func (a *App) definition(name string) (*definition.Domain, bool) {
+	i := slices.IndexFunc(a.opts.Domains, func(d *definition.Domain) bool { return d.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return a.opts.Domains[i], true
+}
+
 func (a *App) connectorsOf(d *definition.Domain) map[string]connectors.Connector {
 	out := map[string]connectors.Connector{}
 	for _, i := range a.intakes {
@@ -557,7 +566,7 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, serv
 	if err != nil {
 		return err
 	}
-	fix, err := newRepairs(a)
+	fix, err := newRepairs(ctx, wg, a)
 	if err != nil {
 		return err
 	}

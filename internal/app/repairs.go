@@ -30,13 +30,17 @@ type repairs struct {
 	a       *App
 	letters map[string]*deadletters.Reader // by domain
 
+	// Rebuilds from the journal run until they are done or life ends.
+	life    context.Context
+	running *sync.WaitGroup
+
 	mu       sync.Mutex
 	settled  map[string]bool // replays whose consequences have been processed
 	rebuilds map[string]*rebuild
 }
 
-func newRepairs(a *App) (*repairs, error) {
-	r := &repairs{a: a, letters: map[string]*deadletters.Reader{}, settled: map[string]bool{}, rebuilds: map[string]*rebuild{}}
+func newRepairs(ctx context.Context, wg *sync.WaitGroup, a *App) (*repairs, error) {
+	r := &repairs{a: a, life: ctx, running: wg, letters: map[string]*deadletters.Reader{}, settled: map[string]bool{}, rebuilds: map[string]*rebuild{}}
 	for _, d := range a.opts.Domains {
 		if err := a.engine.AddControl(topology.Control(d.Name)); err != nil {
 			return nil, err

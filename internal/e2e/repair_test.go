@@ -428,8 +428,8 @@ func TestKillInTheMiddleOfRepairs(t *testing.T) {
 				t.Errorf("a replay that a rebuild has overtaken gave %v", err)
 			}
 			c.settle("code-hosting", len(ds), 60*time.Second)
-		} else if end := c.replayed(r.ID); end.State != "done" || end.Read != end.Total || end.Stations[0].Records != int64(len(ds)) || end.Changes+end.Events != 0 {
-			t.Errorf("round %d: %+v, expected %d records", round, end, len(ds))
+		} else if end := c.replayed(r.ID); end.State != "done" || end.Read != end.Total || end.Stations[0].Records < int64(len(ds)) || end.Changes+end.Events != 0 {
+			t.Errorf("round %d: %+v, expected at least %d records and no change", round, end, len(ds))
 		}
 		c.drained("code-hosting")
 		c.unchanged(fmt.Sprintf("round %d", round), "code-hosting", "delivery", before)
