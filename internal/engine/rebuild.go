@@ -234,6 +234,11 @@ const kindRebuild = 'r'
 // one as of the same offset.
 func (x *side) rebuild(ctx context.Context, r Rebuild, partition int32) (c RebuildCounts, err error) {
 	topic := x.s.p.tableTopic
+	table := x.s.table(partition)
+	if table == nil {
+		return c, errRevoked
+	}
+	im := table.image
 	live, scratch := newKeyspace(kindTable, topic, partition), newKeyspace(kindRebuild, topic, partition)
 	db := x.s.db
 	wipe := func() error {
@@ -268,13 +273,16 @@ func (x *side) rebuild(ctx context.Context, r Rebuild, partition int32) (c Rebui
 			}
 		}
 		c.Records += int64(len(r))
+		if err := im.disk.admit(); err != nil {
+			return err
+		}
 		return commitLocal(b)
 	})
 	if err != nil {
 		return c, err
 	}
 	var differ []Difference
-	err = x.compare(snapshot, live, scratch, func(d Difference) error {
+	err = x.compare(snapshot, im, scratch, func(d Difference) error {
 		d.Partition = partition
 		c.Note(d, r.Examples)
 		if r.Swap && len(differ) >= maxSwap {
@@ -293,7 +301,8 @@ func (x *side) rebuild(ctx context.Context, r Rebuild, partition int32) (c Rebui
 
 // compare tells the keys that two keyspaces do not have alike, in their order.
 // An entry that has expired may be gone from the live one.
-func (x *side) compare(snapshot *pebble.Snapshot, live, scratch keyspace, tell func(Difference) error, keys *int64) (err error) {
+func (x *side) compare(snapshot *pebble.Snapshot, im *image, scratch keyspace, tell func(Difference) error, keys *int64) (err error) {
+	live := im.ks
 	open := func(r pebble.Reader, ks keyspace) (*pebble.Iterator, error) {
 		lower, upper := ks.bounds("")
 		return r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -324,6 +333,10 @@ func (x *side) compare(snapshot *pebble.Snapshot, live, scratch keyspace, tell f
 			v, err := a.ValueAndErr()
 			if err != nil {
 				return err
+			}
+			// What is not even stored in the right form is another value.
+			if plain, _, err := im.split(v); err == nil {
+				v = plain
 			}
 			d.Key, d.Live = string(live.userKey(a.Key())), append([]byte{}, v...)
 		}
@@ -387,19 +400,20 @@ func (x *side) swap(ctx context.Context, partition int32, log *logReader, differ
 	defer b.Close()
 	var repaired, overtaken int64
 	for _, d := range differ {
-		now, err := table.Get(d.Key)
-		if err != nil {
-			return err
-		}
 		table.cache.take(d.Key) // what it was decoded from may be what is repaired
-		if (now == nil) == (d.Rebuilt == nil) && bytes.Equal(now, d.Rebuilt) {
+		now, before, broken := table.image.get(x.s.db, d.Key)
+		if broken == nil && (now == nil) == (d.Rebuilt == nil) && bytes.Equal(now, d.Rebuilt) {
 			overtaken++
 			continue
 		}
-		if err := table.ks.put(b, d.Key, d.Rebuilt); err != nil {
+		w := write{value: d.Rebuilt, known: true, before: before, after: table.termsOf(d.Key, d.Rebuilt, nil)}
+		if err := table.image.add(b, d.Key, w); err != nil {
 			return err
 		}
 		repaired++
+	}
+	if err := table.disk.admit(); err != nil {
+		return err
 	}
 	if err := commitLocal(b); err != nil {
 		return err
