@@ -293,7 +293,7 @@ func (c config) String() string {
 
 func (p *page) throughput(g *group, n int) {
 	p.say("\n#### Throughput: %s\n\n%s facts after %s for warm-up, %d runs of each.\n\n", g.config, grouped(g.config.records), grouped(g.config.warmup), len(g.runs[g.subjects[0]]))
-	p.say("| subject | app CPU-s per million | broker | together | Touchstone's app CPU by this one's | facts/s | peak RSS, MiB | written per fact, bytes | state, MB |\n|---|---|---|---|---|---|---|---|---|\n")
+	p.say("| subject | app CPU-s per million | broker | together | Touchstone's app CPU by this one's | facts/s | peak RSS, MiB | written per fact, bytes | its folder, MB |\n|---|---|---|---|---|---|---|---|---|\n")
 	var bars []bar
 	for _, s := range g.subjects {
 		ratio := ""
