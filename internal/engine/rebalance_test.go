@@ -96,7 +96,7 @@ func TestPartitionsThatStay(t *testing.T) {
 	stop := w.loadFrom(bulk, keys)
 	seen := w.watch(partitions)
 	eventually(t, "a to have it all", a.working(partitions))
-	eventually(t, "some commits", a.commits(20))
+	eventually(t, "some commits", a.commits(10))
 	aborts := a.group().Aborts
 	var joins, leaves []time.Duration
 	for range rounds {
@@ -104,14 +104,14 @@ func TestPartitionsThatStay(t *testing.T) {
 		b := w.startNamed("b", dir)
 		eventually(t, "b to take its share", b.working(partitions/2))
 		eventually(t, "a to give it", a.working(partitions/2))
-		eventually(t, "some commits", a.commits(20))
+		eventually(t, "some commits", a.commits(10))
 		stayed := a.has()
 		joins = append(joins, seen.gap(stayed))
 		eventually(t, "b to get ahead", b.records(int64(bulk)/4))
 		seen.gap(nil)
 		b.stop()
 		eventually(t, "a to have it all", a.working(partitions))
-		eventually(t, "some commits", a.commits(20))
+		eventually(t, "some commits", a.commits(10))
 		leaves = append(leaves, seen.gap(stayed))
 	}
 	fed := stop()
@@ -134,21 +134,21 @@ func TestPartitionsThatStayBesideAnIdleInstance(t *testing.T) {
 	idle.waitReady()
 	stop := w.load(keys)
 	seen := w.watch(partitions)
-	eventually(t, "some commits", a.commits(20))
+	eventually(t, "some commits", a.commits(10))
 	aborts := a.group().Aborts
 	var joins, leaves []time.Duration
 	dir := t.TempDir()
 	for range rounds {
-		eventually(t, "the group to be at rest", a.commits(120))
+		eventually(t, "the group to be at rest", a.commits(30))
 		seen.gap(nil)
 		d := w.startNamed("d", dir)
 		d.waitReady()
-		eventually(t, "some commits", a.commits(20))
+		eventually(t, "some commits", a.commits(10))
 		joins = append(joins, seen.gap([]int32{0, 1}))
-		eventually(t, "the group to be at rest", a.commits(120))
+		eventually(t, "the group to be at rest", a.commits(30))
 		seen.gap(nil)
 		d.stop()
-		eventually(t, "some commits", a.commits(40))
+		eventually(t, "some commits", a.commits(10))
 		leaves = append(leaves, seen.gap([]int32{0, 1}))
 	}
 	w.eventuallyAudit(stop(), keys)
