@@ -26,6 +26,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
 	"github.com/touchstone-platform/touchstone/topology"
+	"github.com/touchstone-platform/touchstone/views"
 	"github.com/touchstone-platform/touchstone/views/entities"
 	"github.com/touchstone-platform/touchstone/views/history"
 	"github.com/touchstone-platform/touchstone/views/outcomes"
@@ -46,6 +47,8 @@ type Entities interface {
 	List(entities.Query) (entities.Page, error)
 	// Changed gives a channel that is closed at the next update.
 	Changed() <-chan struct{}
+	// Lag of one entity, or of all without an id.
+	Lag(tenant, resource, id string) views.Lag
 }
 
 // History reads changes; *history.Reader is one.
@@ -54,6 +57,7 @@ type History interface {
 	Get(key canonical.EntityKey, version int64) (*event.Change, error)
 	List(history.Query) (history.Page, error)
 	Trace(id string, limit int) ([]*event.Change, error)
+	Lag(key canonical.EntityKey) views.Lag
 }
 
 // Outcomes reads what became of deliveries; *outcomes.Reader is one.
@@ -62,6 +66,7 @@ type Outcomes interface {
 	Status(journalID string) (s outcomes.Status, ok bool, err error)
 	ByCorrelation(correlation string, limit int) (journalIDs []string, err error)
 	Changed() <-chan struct{}
+	Lag(journalID string) views.Lag
 }
 
 // Source is one declared source and how deliveries of it may come in.
@@ -188,6 +193,7 @@ type EventSubscription interface {
 type Stats struct {
 	Topics  map[string]TopicStats  `json:"topics"`
 	Groups  map[string]GroupStats  `json:"groups"`
+	Tables  map[string]TableStats  `json:"tables"` // by changelog topic
 	Views   map[string]ViewStats   `json:"views"`
 	Sources map[string]SourceStats `json:"sources"` // by "<domain>.<source>"
 }
@@ -207,10 +213,52 @@ type GroupStats struct {
 	Running     bool  `json:"running"`
 }
 
-// ViewStats tells how far a view is behind.
+// TableStats tells of the partitions of a table that this process has.
+type TableStats struct {
+	// Standby: those that other processes own are kept warm.
+	Standby    bool             `json:"standby"`
+	Partitions []TablePartition `json:"partitions"`
+}
+
+// TablePartition is one partition of a table.
+type TablePartition struct {
+	Partition int32 `json:"partition"`
+	// State is "owned", "following", "restoring" or "idle".
+	State string `json:"state"`
+	// Position is the offset behind what is in local state, End that behind what
+	// is committed; -1 if it is not known.
+	Position int64 `json:"position"`
+	End      int64 `json:"end"`
+	Lag      Lag   `json:"lag"`
+	// Restore tells how far a restoration has come; absent if none is under way.
+	Restore *RestoreStats `json:"restore,omitempty"`
+}
+
+// Lag is how far something is behind what is committed: the places of the log
+// that are missing at most, and how many seconds ago none was.
+type Lag struct {
+	Records int64   `json:"records"`
+	Seconds float64 `json:"seconds"`
+}
+
+// LagOf gives a lag as it is served.
+func LagOf(l views.Lag) Lag { return Lag{l.Records, l.Age.Round(time.Millisecond).Seconds()} }
+
+// RestoreStats tells how far a restoration has come. Seconds have passed;
+// SecondsLeft is an estimate, 0 if there is none yet.
+type RestoreStats struct {
+	Records     int64   `json:"records"`
+	Bytes       int64   `json:"bytes"`
+	Percent     float64 `json:"percent"`
+	Seconds     float64 `json:"seconds"`
+	SecondsLeft float64 `json:"secondsLeft"`
+}
+
+// ViewStats tells how far a view is behind: Lag is in places of its log.
 type ViewStats struct {
-	Lag   int64 `json:"lag"`
-	Ready bool  `json:"ready"`
+	Lag        int64   `json:"lag"`
+	LagSeconds float64 `json:"lagSeconds"`
+	Ready      bool    `json:"ready"`
 }
 
 // SourceStats counts deliveries since the start.
@@ -326,7 +374,7 @@ type API struct {
 }
 
 // reserved are first path segments below /v1 that no domain may be named after.
-var reserved = []string{"dead-letters", "deliveries", "events", "ingress", "rebuilds", "replays", "sources", "topology", "trace"}
+var reserved = []string{"dead-letters", "deliveries", "events", "ingress", "rebuilds", "replays", "sources", "status", "topology", "trace"}
 
 // New checks the configuration and makes the API. The error names what is missing.
 func New(c Config) (*API, error) {

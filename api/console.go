@@ -310,7 +310,7 @@ func (a *API) consoleEntity(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e, key, err := a.find(r, d, res)
+	e, key, err := a.find(w, r, d, res)
 	if err != nil {
 		return err
 	}

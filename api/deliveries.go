@@ -57,10 +57,12 @@ func (a *API) deliveryStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.patient(r, wait)
 	defer cancel()
+	lag := d.Outcomes.Lag(id.String())
 	s, err := a.await(ctx, d, id, tenant)
 	if err != nil {
 		return err
 	}
+	tellLag(w, lag)
 	if r.Context().Err() != nil {
 		return r.Context().Err()
 	}

@@ -29,6 +29,7 @@ type response struct {
 	doc   string
 	media string // "" if there is no body
 	ref   string // schema in the components; "" for any
+	lag   bool   // tells how far it may be behind
 }
 
 var (
@@ -42,7 +43,15 @@ func queryParam(name, doc string, schema object) param {
 }
 
 func jsonOK(doc, ref string) []response {
-	return []response{{http.StatusOK, doc, "application/json", ref}}
+	return []response{{code: http.StatusOK, doc: doc, media: "application/json", ref: ref}}
+}
+
+// withLag has the answers tell how far they may be behind.
+func withLag(rs []response) []response {
+	for i := range rs {
+		rs[i].lag = true
+	}
+	return rs
 }
 
 // table is every route in the order in which paths are matched.
@@ -57,22 +66,22 @@ func (a *API) table() []route {
 	limit := queryParam("limit", "Number of items in a page.", object{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
 	include := queryParam("include", "Add the provenance of each field.", object{"type": "string", "enum": []string{"provenance"}})
 	wait := func(doc string) param { return queryParam("wait", doc, text) }
-	html := []response{{http.StatusOK, "A page.", "text/html", ""}}
+	html := []response{{code: http.StatusOK, doc: "A page.", media: "text/html", ref: ""}}
 
 	return []route{
 		{method: post, path: "/v1/ingress/{source}", id: "acceptDelivery", summary: "Take one delivery in. It is durable in the journal when it is answered.",
 			params: []param{source, {"Correlation-Id", "header", "Correlation id of the business interaction; the journal id if not given.", text, false}},
 			body:   "*/*", bodyDoc: "The delivery, as the source's connector expects it; Content-Encoding gzip is understood.",
-			responses: []response{{http.StatusAccepted, "In the journal; Location tells what becomes of it.", "application/json", "Accepted"}}, handle: a.ingress},
+			responses: []response{{code: http.StatusAccepted, doc: "In the journal; Location tells what becomes of it.", media: "application/json", ref: "Accepted"}}, handle: a.ingress},
 		{method: post, path: "/v1/ingress/{source}/files", id: "acceptFile", summary: "Take a file in, row by row. Accept: application/x-ndjson gives a line of progress now and then.",
 			params: []param{source, {"name", "query", "Name of the file.", text, true},
 				queryParam("rows", "Control total: the number of rows.", number), queryParam("sha256", "Control total: SHA-256 of the file in hexadecimal.", text),
 				queryParam("sums", `Control totals per column that the source sums: a JSON object such as {"amount":"1250.50"}.`, text)},
 			body: "*/*", bodyDoc: "The file.", unbounded: true,
-			responses: []response{{http.StatusAccepted, "Its rows are in the journal.", "application/json", "UploadReport"}}, handle: a.upload},
+			responses: []response{{code: http.StatusAccepted, doc: "Its rows are in the journal.", media: "application/json", ref: "UploadReport"}}, handle: a.upload},
 		{method: get, path: "/v1/deliveries/{journal}", id: "getDelivery", summary: "What became of a delivery.",
 			params:    []param{jid, wait("Wait so long for the end of it: a duration such as 5s.")},
-			responses: jsonOK("Its status; final says whether anything further will happen.", "DeliveryStatus"), handle: a.deliveryStatus},
+			responses: withLag(jsonOK("Its status; final says whether anything further will happen.", "DeliveryStatus")), handle: a.deliveryStatus},
 		{method: get, path: "/v1/deliveries/{journal}/content", id: "getDeliveryContent", summary: "A delivery as it was received.",
 			params: []param{jid}, responses: jsonOK("Metadata and body.", ""), handle: a.deliveryContent},
 		{method: get, path: "/v1/trace/{id}", id: "trace", summary: "Everything that belongs to a journal id, event id or correlation id.",
@@ -81,13 +90,14 @@ func (a *API) table() []route {
 			params: []param{queryParam("domain", "Only of this domain.", text), queryParam("resource", "Only of this resource.", text), queryParam("type", "Only of this type.", text),
 				queryParam("after", "Position to begin behind; Last-Event-ID goes before it.", text),
 				{"Last-Event-ID", "header", "Position to begin behind.", text, false}},
-			responses: []response{{http.StatusOK, "The stream.", "text/event-stream", ""}}, unbounded: true, handle: a.getEvents},
+			responses: []response{{code: http.StatusOK, doc: "The stream.", media: "text/event-stream", ref: ""}}, unbounded: true, handle: a.getEvents},
 		{method: get, path: "/v1/topology", id: "getTopology", summary: "Topics, groups and views with their counters.", responses: jsonOK("The topology.", ""), handle: a.getTopology},
+		{method: get, path: "/v1/status", id: "getStatus", summary: "How this process is doing: whether it is ready, what it waits for, its groups, tables and views.", responses: jsonOK("The status.", ""), handle: a.getStatus},
 		{method: get, path: "/v1/sources", id: "listSources", summary: "Every source and where it takes deliveries.", responses: jsonOK("The sources.", ""), handle: a.getSources},
 		{method: post, path: "/v1/replays", id: "startReplay", summary: "Have a station read a part of its input again, beside its work.",
 			body: "application/json", bodyRef: "ReplayRequest",
 			bodyDoc:   "station (and domain, if several have it); from: earliest, an RFC 3339 timestamp or PARTITION:OFFSET[,…]; to, not included, by default where the station stands; key of the records; dryRun.",
-			responses: []response{{http.StatusAccepted, "It is under way; Location tells how far.", "application/json", "Replay"}}, handle: a.postReplay},
+			responses: []response{{code: http.StatusAccepted, doc: "It is under way; Location tells how far.", media: "application/json", ref: "Replay"}}, handle: a.postReplay},
 		{method: get, path: "/v1/replays", id: "listReplays", summary: "The replays that are known, the newest first.", responses: jsonOK("The replays.", ""), handle: a.getReplays},
 		{method: get, path: "/v1/replays/{id}", id: "getReplay", summary: "How far a replay has come, and what changed by it.",
 			params: []param{rid, wait("Wait so long for the end of it: a duration such as 5s.")}, responses: jsonOK("The replay.", "Replay"), handle: a.getReplay},
@@ -96,7 +106,7 @@ func (a *API) table() []route {
 		{method: post, path: "/v1/rebuilds", id: "startRebuild", summary: "Build a table anew beside the live one and compare them.",
 			body: "application/json", bodyRef: "RebuildRequest",
 			bodyDoc:   "table (and domain, if several have it); from: changelog (the local state of the process that owns it) or journal (its content); swap repairs what differs; examples is how many differences to tell.",
-			responses: []response{{http.StatusAccepted, "It is under way; Location tells how far.", "application/json", "Rebuild"}}, handle: a.postRebuild},
+			responses: []response{{code: http.StatusAccepted, doc: "It is under way; Location tells how far.", media: "application/json", ref: "Rebuild"}}, handle: a.postRebuild},
 		{method: get, path: "/v1/rebuilds/{id}", id: "getRebuild", summary: "What a rebuild has found.",
 			params: []param{rid, wait("Wait so long for the end of it: a duration such as 5s.")}, responses: jsonOK("The rebuild.", "Rebuild"), handle: a.getRebuild},
 		{method: get, path: "/v1/dead-letters", id: "listDeadLetters", summary: "Records that failed, the newest first.",
@@ -108,13 +118,13 @@ func (a *API) table() []route {
 			params: []param{letter}, responses: jsonOK("The letter.", "DeadLetter"), handle: a.getLetter},
 		{method: post, path: "/v1/dead-letters/{id}/redrive", id: "redriveDeadLetter", summary: "Have the station try the record again. 409 if that was done before, or has been tried too often.",
 			params:    []param{letter, wait("Wait so long for what comes of it: a duration such as 5s."), queryParam("force", "Although it was tried too often.", object{"type": "boolean"})},
-			responses: []response{{http.StatusAccepted, "It was sent back; state tells what came of it.", "application/json", "DeadLetter"}}, handle: a.postRedrive},
+			responses: []response{{code: http.StatusAccepted, doc: "It was sent back; state tells what came of it.", media: "application/json", ref: "DeadLetter"}}, handle: a.postRedrive},
 		{method: get, path: "/v1/{domain}/{resource}", id: "listEntities", summary: "Canonical entities by id. Fields declared as filters are query parameters for equality.",
-			params: append([]param{entity[0], entity[1], cursor, limit, include}, a.filterParams()...), responses: jsonOK("A page.", "EntityPage"), handle: a.listEntities},
+			params: append([]param{entity[0], entity[1], cursor, limit, include}, a.filterParams()...), responses: withLag(jsonOK("A page.", "EntityPage")), handle: a.listEntities},
 		{method: get, path: "/v1/{domain}/{resource}/{id}", id: "getEntity", summary: "One canonical entity. 410 if it no longer exists.",
 			params: append(slices.Clone(entity), include, wait("Journal id of a delivery that must be visible in the answer."),
 				queryParam("timeout", "How long to wait for it at most.", text), param{"If-None-Match", "header", "Entity tag of the version that is known.", text, false}),
-			responses: []response{{http.StatusOK, "The entity; ETag is its version.", "application/json", "Entity"}, {http.StatusNotModified, "Nothing new.", "", ""}}, handle: a.getEntity},
+			responses: withLag([]response{{code: http.StatusOK, doc: "The entity; ETag is its version.", media: "application/json", ref: "Entity"}, {code: http.StatusNotModified, doc: "Nothing new."}}), handle: a.getEntity},
 		{method: get, path: "/v1/{domain}/{resource}/{id}/history", id: "getHistory", summary: "The changes of an entity.",
 			params:    append(slices.Clone(entity), cursor, limit, queryParam("order", "Order of versions.", object{"type": "string", "enum": []string{"newest", "oldest"}, "default": "newest"})),
 			responses: jsonOK("A page.", "ChangePage"), handle: a.getHistory},
@@ -123,12 +133,12 @@ func (a *API) table() []route {
 		{method: get, path: "/openapi.json", id: "getOpenAPI", summary: "This document.", responses: jsonOK("OpenAPI 3.1.", ""), handle: a.getOpenAPI},
 		{method: get, path: "/livez", id: "livez", summary: "Whether the process serves.", responses: jsonOK("It does.", ""), handle: a.livez},
 		{method: get, path: "/readyz", id: "readyz", summary: "Whether requests should be sent here; 503 tells what is missing.", responses: jsonOK("They should.", ""), handle: a.readyz},
-		{method: get, path: "/metrics", id: "metrics", summary: "Metrics for Prometheus.", responses: []response{{http.StatusOK, "Text exposition.", "text/plain", ""}}, handle: a.metrics},
+		{method: get, path: "/metrics", id: "metrics", summary: "Metrics for Prometheus.", responses: []response{{code: http.StatusOK, doc: "Text exposition.", media: "text/plain", ref: ""}}, handle: a.metrics},
 		{method: get, path: "/", id: "consoleOverview", summary: "Console: the flow with its counters, recent changes, entities.", responses: html, handle: a.consoleOverview},
 		{method: get, path: "/console/changes", id: "consoleChanges", summary: "Console: canonical changes in words as server-sent events.",
-			responses: []response{{http.StatusOK, "The stream.", "text/event-stream", ""}}, unbounded: true, handle: a.getChanges},
+			responses: []response{{code: http.StatusOK, doc: "The stream.", media: "text/event-stream", ref: ""}}, unbounded: true, handle: a.getChanges},
 		{method: get, path: "/console/assets/{file}", id: "consoleAsset", summary: "Console: style and script.", params: []param{pathParam("file", "Name of the file.")},
-			responses: []response{{http.StatusOK, "The file.", "*/*", ""}}, handle: a.consoleAsset},
+			responses: []response{{code: http.StatusOK, doc: "The file.", media: "*/*", ref: ""}}, handle: a.consoleAsset},
 		{method: get, path: "/console/{domain}/{resource}", id: "consoleList", summary: "Console: entities of a resource.",
 			params: []param{entity[0], entity[1], cursor}, responses: html, handle: a.consoleList},
 		{method: get, path: "/console/{domain}/{resource}/{id}", id: "consoleEntity", summary: "Console: one entity with provenance and history.", params: entity, responses: html, handle: a.consoleEntity},
@@ -204,6 +214,12 @@ func operation(r route) object {
 				content["schema"] = ref(x.ref)
 			}
 			answer["content"] = object{x.media: content}
+		}
+		if x.lag {
+			answer["headers"] = object{lagHeader: object{
+				"description": "How far the answer may be behind what is committed (RFC 9651): seconds since it was not behind at all, and as the parameter records the places of the log that are missing at most. 0.0;records=0 is the rule; reads go on while partitions move or are restored.",
+				"schema":      text,
+			}}
 		}
 		responses[strconv.Itoa(x.code)] = answer
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/views"
 	"github.com/touchstone-platform/touchstone/views/entities"
 	"github.com/touchstone-platform/touchstone/views/history"
 )
@@ -72,13 +73,29 @@ func (a *API) resource(r *http.Request) (*Domain, *definition.Resource, error) {
 	return d, res, nil
 }
 
+// lagHeader tells how far an answer may be behind what is committed, as an RFC
+// 9651 item: how many seconds ago it was not behind at all, and how many places
+// of the log are missing at most. A lag of 0.0 is what is to be expected; while
+// partitions move between processes or are restored, reads are answered with
+// what there is, and it says how old that is.
+const lagHeader = "Touchstone-Lag"
+
+func tellLag(w http.ResponseWriter, l views.Lag) {
+	seconds := strconv.FormatFloat(l.Age.Round(time.Millisecond).Seconds(), 'f', -1, 64)
+	if !strings.Contains(seconds, ".") {
+		seconds += ".0"
+	}
+	w.Header().Set(lagHeader, seconds+";records="+strconv.FormatInt(l.Records, 10))
+}
+
 // find gives the entity of a path, one that no longer exists included.
-func (a *API) find(r *http.Request, d *Domain, res *definition.Resource) (*canonical.Entity, canonical.EntityKey, error) {
+func (a *API) find(w http.ResponseWriter, r *http.Request, d *Domain, res *definition.Resource) (*canonical.Entity, canonical.EntityKey, error) {
 	tenant, err := a.Tenant(r)
 	if err != nil {
 		return nil, canonical.EntityKey{}, err
 	}
 	key := canonical.EntityKey{Tenant: tenant, Resource: res.Name, ID: mux.Vars(r)["id"]}
+	tellLag(w, d.Entities.Lag(tenant, res.Name, key.ID))
 	e, err := d.Entities.Get(tenant, res.Name, key.ID)
 	if err == nil && e == nil {
 		err = problem(http.StatusNotFound, "unknown-entity", fmt.Sprintf("no %s has the id %q", res.Name, key.ID))
@@ -114,7 +131,7 @@ func (a *API) getEntity(w http.ResponseWriter, r *http.Request) error {
 	if err := a.readYourWrites(r, d, res, q); err != nil {
 		return err
 	}
-	e, _, err := a.find(r, d, res)
+	e, _, err := a.find(w, r, d, res)
 	if err != nil {
 		return err
 	}
@@ -278,6 +295,7 @@ func (a *API) listEntities(w http.ResponseWriter, r *http.Request) error {
 	if eq.After, err = decodeCursor(q, asked); err != nil {
 		return err
 	}
+	tellLag(w, d.Entities.Lag(tenant, res.Name, ""))
 	page, err := d.Entities.List(eq)
 	if err != nil {
 		return err
@@ -336,7 +354,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// An entity that is gone has a history all the same.
-	_, key, err := a.find(r, d, res)
+	_, key, err := a.find(w, r, d, res)
 	if err != nil {
 		return err
 	}
@@ -351,6 +369,7 @@ func (a *API) getHistory(w http.ResponseWriter, r *http.Request) error {
 			return badQuery("cursor", "found a cursor without a version, expected the one of a previous page's next link")
 		}
 	}
+	tellLag(w, d.History.Lag(key))
 	page, err := d.History.List(hq)
 	if err != nil {
 		return err
@@ -391,7 +410,7 @@ func (a *API) getExplain(w http.ResponseWriter, r *http.Request) error {
 			return badQuery("field", fmt.Sprintf("found %q, expected a field of %s", name, res.Name))
 		}
 	}
-	e, _, err := a.find(r, d, res)
+	e, _, err := a.find(w, r, d, res)
 	if err != nil {
 		return err
 	}

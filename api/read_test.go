@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/touchstone-platform/touchstone/api"
+	"github.com/touchstone-platform/touchstone/views"
 )
 
 // story is a customer that three sources tell of.
@@ -58,6 +59,31 @@ func TestEntityWithTagAndProvenance(t *testing.T) {
 	}
 	if rec := w.request(t, "GET", "/v1/shop/customer/C-1001", nil, "If-None-Match", `"3"`); rec.Code != 304 {
 		t.Errorf("plain entity after a mere change of provenance: got %d, want 304", rec.Code)
+	}
+}
+
+// Reads tell how far they may be behind, also when they find nothing: it may
+// not be there yet.
+func TestReadsTellTheirLag(t *testing.T) {
+	w := newWorld(t, nil)
+	story(t, w)
+	for lag, want := range map[views.Lag]string{
+		{}: "0.0;records=0",
+		{Records: 340, Age: 1250 * time.Millisecond}: "1.25;records=340",
+		{Records: 1, Age: 3 * time.Second}:           "3.0;records=1",
+	} {
+		w.entities.Behind = lag
+		for path, code := range map[string]int{"/v1/shop/customer/C-1001": 200, "/v1/shop/customer": 200, "/v1/shop/customer/C-9": 404, "/v1/shop/customer/C-1001/explain": 200} {
+			rec := w.request(t, "GET", path, nil)
+			if got := rec.Header().Get("Touchstone-Lag"); rec.Code != code || got != want {
+				t.Errorf("%s: got %d with lag %q, want %d with %q", path, rec.Code, got, code, want)
+			}
+		}
+	}
+	for _, path := range []string{"/v1/shop/customer/C-1001/history", "/v1/deliveries/shop:0:1"} {
+		if got := w.request(t, "GET", path, nil).Header().Get("Touchstone-Lag"); got != "0.0;records=0" {
+			t.Errorf("%s: got lag %q, want none", path, got)
+		}
 	}
 }
 

@@ -20,6 +20,28 @@ func (a *API) getTopology(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, topologyView{a.Version, a.Topology, a.Stats()})
 }
 
+// statusView is how this process is doing.
+type statusView struct {
+	Version string `json:"version,omitempty"`
+	Ready   bool   `json:"ready"`
+	// Waiting lists what the process waits for.
+	Waiting []string              `json:"waiting"`
+	Groups  map[string]GroupStats `json:"groups"`
+	Tables  map[string]TableStats `json:"tables"`
+	Views   map[string]ViewStats  `json:"views"`
+}
+
+func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	s, missing := a.Stats(), a.Missing()
+	if missing == nil {
+		missing = []string{}
+	}
+	return answer(w, http.StatusOK, statusView{a.Version, len(missing) == 0, missing, s.Groups, s.Tables, s.Views})
+}
+
 type sourceView struct {
 	Source
 	// Ingress is where it takes deliveries or files; empty if it takes none.

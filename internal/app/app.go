@@ -87,6 +87,9 @@ type Options struct {
 	CreateExternal bool
 	// Engine tuning; Brokers, Dir, Logger, Metrics and ClientOptions are set here.
 	Engine engine.Config
+	// Standby keeps the partitions of tables that other processes own warm here:
+	// "on", "off", or "auto" (or empty), which is on with RoleAPI.
+	Standby string
 	// Limits of the API.
 	Limits api.Limits
 	// OnChange, if set, is told every canonical change as it is committed.
@@ -100,6 +103,11 @@ type Options struct {
 
 func (o *Options) has(role string) bool {
 	return len(o.Roles) == 0 || slices.Contains(o.Roles, role)
+}
+
+// standby tells whether tables are kept warm.
+func (o *Options) standby() bool {
+	return o.Standby == "on" || o.Standby != "off" && o.has(RoleAPI)
 }
 
 // App is one assembled process.
@@ -454,8 +462,10 @@ func (a *App) processor(d *definition.Domain, g topology.Group, s processors.Sta
 	if spec.Table, err = a.codec(d, g.Table); err != nil {
 		return spec, err
 	}
+	spec.Standby = a.opts.standby()
 	if t, _ := a.topology.Topic(g.Table); t.Record == topology.Seen {
 		spec.Uncached = true // most deliveries come once
+		spec.Standby = false
 		spec.Retention = &engine.Retention{Window: t.Retention, Since: func(v any) envelope.Instant { return v.(*journal.Seen).At }}
 	}
 	return spec, nil

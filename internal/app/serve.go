@@ -32,7 +32,8 @@ func Configure(c *config.Config, domains []*definition.Domain) (Options, error) 
 		Engine: engine.Config{
 			CommitInterval: c.Engine.CommitInterval, CacheBytes: int64(c.Engine.CacheBytes), StateCacheBytes: orNone(c.Engine.StateCacheBytes),
 		},
-		Limits: api.DefaultLimits(),
+		Standby: c.Engine.Standby,
+		Limits:  api.DefaultLimits(),
 	}
 	for _, r := range Roles() {
 		if c.HasRole(r) {

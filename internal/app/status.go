@@ -16,7 +16,7 @@ func (a *App) missing() []string { return lines(a.engine.Ready()) }
 
 // stats gives the counters of the moment.
 func (a *App) stats() api.Stats {
-	s := api.Stats{Topics: map[string]api.TopicStats{}, Groups: map[string]api.GroupStats{}, Views: map[string]api.ViewStats{}, Sources: map[string]api.SourceStats{}}
+	s := api.Stats{Topics: map[string]api.TopicStats{}, Groups: map[string]api.GroupStats{}, Tables: map[string]api.TableStats{}, Views: map[string]api.ViewStats{}, Sources: map[string]api.SourceStats{}}
 	status := a.engine.Status()
 	for _, g := range status.Groups {
 		x := api.GroupStats{In: g.Records, DeadLetters: g.DeadLetters, Running: g.Recovered}
@@ -31,14 +31,31 @@ func (a *App) stats() api.Stats {
 		}
 		s.Groups[g.Group] = x
 	}
+	for _, t := range status.Tables {
+		s.Tables[t.Table] = tableStats(t)
+	}
 	for _, v := range status.Views {
-		s.Views[v.View] = api.ViewStats{Ready: v.Ready}
+		lag := api.LagOf(v.Lag)
+		s.Views[v.View] = api.ViewStats{Ready: v.Ready, Lag: lag.Records, LagSeconds: lag.Seconds}
 	}
 	for _, i := range a.intakes {
 		accepted, refused := i.Counts()
 		s.Sources[i.Domain.Name+"."+i.Source.Name] = api.SourceStats{Accepted: accepted, Refused: refused}
 		journal := topology.Journal(i.Domain.Name)
 		s.Topics[journal] = api.TopicStats{Records: s.Topics[journal].Records + accepted}
+	}
+	return s
+}
+
+// tableStats gives the status of a table as it is served.
+func tableStats(t engine.TableStatus) api.TableStats {
+	s := api.TableStats{Standby: t.Standby, Partitions: make([]api.TablePartition, 0, len(t.Partitions))}
+	for _, p := range t.Partitions {
+		x := api.TablePartition{Partition: p.Partition, State: string(p.State), Position: p.Position, End: p.End, Lag: api.LagOf(p.Lag)}
+		if r := p.Restore; r != nil {
+			x.Restore = &api.RestoreStats{Records: r.Records, Bytes: r.Bytes, Percent: r.Percent, Seconds: r.Took.Seconds(), SecondsLeft: r.Left.Seconds()}
+		}
+		s.Partitions = append(s.Partitions, x)
 	}
 	return s
 }

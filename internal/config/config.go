@@ -96,6 +96,7 @@ type Domains struct {
 type Engine struct {
 	CommitInterval  time.Duration `key:"commitInterval" doc:"Longest time a transaction stays open while there is input. Without input it ends at once."`
 	CacheBytes      Bytes         `key:"cacheBytes" doc:"Memory for cached blocks of the local stores, for the whole process."`
+	Standby         string        `key:"standby" doc:"Keep a warm copy of the tables' partitions that other processes own, to take them over at once: on, off, or auto, which is on where the process serves the API."`
 	StateCacheBytes Bytes         `key:"stateCacheBytes" doc:"Memory for decoded entities that stations ask for often, for the whole process; an estimate. 0 for none."`
 }
 
@@ -128,7 +129,7 @@ func Default() Config {
 		API:      API{Listen: "127.0.0.1:8080", MaxBodyBytes: MaxBody},
 		Kafka:    Kafka{Brokers: []string{"127.0.0.1:9092"}, Listen: "127.0.0.1:9092"},
 		Registry: Registry{URL: "http://127.0.0.1:8081", Listen: "127.0.0.1:8081"},
-		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20, StateCacheBytes: 64 << 20},
+		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20, StateCacheBytes: 64 << 20, Standby: "auto"},
 		Topics:   Topics{Partitions: 8, Replication: -1},
 		Dedupe:   Dedupe{Window: 7 * 24 * time.Hour},
 		Log:      Log{Level: "info", Format: "text"},

@@ -59,6 +59,7 @@ func (c *Config) validate(report func(Problem)) {
 	v.need(c.Dedupe.Window >= time.Minute, "dedupe.window", formatDuration(c.Dedupe.Window), "at least 1m")
 
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("engine.standby", c.Engine.Standby, "auto", "on", "off")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.need(len(c.Roles) > 0, "roles", "", "all, or at least one role")
 	for _, r := range c.Roles {

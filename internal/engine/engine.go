@@ -49,7 +49,11 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.close())
 	}
-	return &Engine{cfg: cfg, db: db, kafka: k, metrics: m, caches: cacheBudget{bytes: cfg.StateCacheBytes}}, nil
+	e := &Engine{cfg: cfg, db: db, kafka: k, metrics: m, caches: cacheBudget{bytes: cfg.StateCacheBytes}}
+	if err := cfg.Metrics.Register(lagCollector{e}); err != nil {
+		return nil, errors.Join(fmt.Errorf("register metrics: %w", err), e.Close())
+	}
+	return e, nil
 }
 
 var errRunning = errors.New("engine is running: everything is declared before Run")

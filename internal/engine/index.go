@@ -270,7 +270,7 @@ func (t *table) viewStatus() ViewStatus {
 	whole := t.wholePartitions()
 	x := t.index
 	x.mu.Lock()
-	s := ViewStatus{View: x.spec.Name(), Topic: t.topic, Ready: err == nil, Recovered: whole, Failures: x.failed, LastFailure: x.lastFailure}
+	s := ViewStatus{Lag: indexReader{t}.Lag(""), View: x.spec.Name(), Topic: t.topic, Ready: err == nil, Recovered: whole, Failures: x.failed, LastFailure: x.lastFailure}
 	x.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -265,6 +266,80 @@ func TestIndexOfAnotherLayout(t *testing.T) {
 	}
 	if got := wordsIn(t, e.db.handle()); len(got) != 2 {
 		t.Errorf("got %v, expected a value and its entry", got)
+	}
+}
+
+// While the owner of a table goes away and comes back, another process takes
+// over and gives up, reads are answered all the time, by what was committed
+// before, and both stay ready.
+func TestReadsGoOnWhilePartitionsMove(t *testing.T) {
+	w := newWorld(t)
+	w.topics(testPartitions, "words-table")
+	cfg := w.config(t.TempDir())
+	b, r := w.startWords(cfg, true)
+	const keys = 12
+	version := func(n int) {
+		for k := range keys {
+			w.send("in", fmt.Sprintf("k%d", k), fmt.Sprintf("word %d", n))
+		}
+	}
+	reads := func(n int) func() error {
+		return func() error {
+			for k := range keys {
+				v, err := r.Get(fmt.Sprintf("k%d", k))
+				if want := fmt.Sprintf("word %d", n); err != nil || string(v) != want {
+					return fmt.Errorf("k%d is %q, %v, expected %q", k, v, err, want)
+				}
+			}
+			return nil
+		}
+	}
+	version(0)
+	eventually(t, "the first version", reads(0))
+	ctx, cancel := context.WithCancel(t.Context())
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		last := map[string]int{}
+		for ctx.Err() == nil {
+			found := 0
+			if err := r.Lookup(views.TermOf("word"), "", "", func(string) bool { found++; return true }); err != nil || found != keys {
+				t.Errorf("a lookup found %d of %d keys, %v", found, keys, err)
+				return
+			}
+			for k := range keys {
+				key, n := fmt.Sprintf("k%d", k), 0
+				v, err := r.Get(key)
+				if err == nil {
+					_, err = fmt.Sscanf(string(v), "word %d", &n)
+				}
+				if err != nil || n < last[key] || !r.Ready() {
+					t.Errorf("%s is %q after version %d, ready %v, %v", key, v, last[key], r.Ready(), err)
+					return
+				}
+				last[key] = n
+			}
+			<-time.After(time.Millisecond)
+		}
+	})
+	dir := t.TempDir()
+	for n := 1; n <= 4; n++ {
+		other := w.config(dir)
+		other.Instance = "b"
+		a, _ := w.startWords(other, true)
+		version(n)
+		eventually(t, "the version", reads(n))
+		a.stop()
+	}
+	cancel()
+	reader.Wait()
+	eventually(t, "no lag", func() error {
+		if l := r.Lag(""); l != (views.Lag{}) {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
+	if s := b.Status(); len(s.Views) != 1 || !s.Views[0].Ready || s.Views[0].Failures != 0 {
+		t.Errorf("status %+v", s.Views)
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -128,4 +129,48 @@ func (p *processor) aborted(cause error) {
 func (p *processor) resolved() {
 	p.metrics.resolved.Inc()
 	p.status.resolved()
+}
+
+// lagCollector tells, when it is asked, how far tables and views are behind.
+type lagCollector struct{ e *Engine }
+
+var (
+	tableState       = prometheus.NewDesc("touchstone_table_partitions", "Partitions of a table in this process, by state: owned, following, restoring or idle.", []string{"table", "state"}, nil)
+	tableLagRecords  = prometheus.NewDesc("touchstone_table_lag_records", "Places of its changelog that a partition of a table lacks at most.", []string{"table", "partition"}, nil)
+	tableLagSeconds  = prometheus.NewDesc("touchstone_table_lag_seconds", "Seconds since a partition of a table lacked nothing that is committed.", []string{"table", "partition"}, nil)
+	tableRestoreDone = prometheus.NewDesc("touchstone_table_restore_ratio", "How much of its restoration a partition of a table has behind it, from 0 to 1; only while it is restored.", []string{"table", "partition"}, nil)
+	viewLagRecords   = prometheus.NewDesc("touchstone_view_lag_records", "Places of its log that a view lacks at most, in the partition that is furthest behind.", []string{"view"}, nil)
+	viewLagSeconds   = prometheus.NewDesc("touchstone_view_lag_seconds", "Seconds since a view lacked nothing that is committed.", []string{"view"}, nil)
+)
+
+func (lagCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{tableState, tableLagRecords, tableLagSeconds, tableRestoreDone, viewLagRecords, viewLagSeconds} {
+		ch <- d
+	}
+}
+
+func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.e.Status()
+	for _, t := range s.Tables {
+		states := map[ReplicaState]int{ReplicaOwned: 0, ReplicaFollowing: 0, ReplicaRestoring: 0, ReplicaIdle: 0}
+		for _, p := range t.Partitions {
+			states[p.State]++
+			partition := strconv.Itoa(int(p.Partition))
+			gauge(tableLagRecords, float64(p.Lag.Records), t.Table, partition)
+			gauge(tableLagSeconds, p.Lag.Age.Seconds(), t.Table, partition)
+			if p.Restore != nil {
+				gauge(tableRestoreDone, p.Restore.Percent/100, t.Table, partition)
+			}
+		}
+		for state, n := range states {
+			gauge(tableState, float64(n), t.Table, string(state))
+		}
+	}
+	for _, v := range s.Views {
+		gauge(viewLagRecords, float64(v.Lag.Records), v.View)
+		gauge(viewLagSeconds, v.Lag.Age.Seconds(), v.View)
+	}
 }

@@ -98,6 +98,9 @@ func (p Processor) Validate() error {
 	if p.Retention != nil && (p.Table == nil || p.Retention.Window <= 0 || p.Retention.Since == nil) {
 		bad("Retention: needs a Table, a positive Window and Since")
 	}
+	if p.Standby && (p.Table == nil || p.Retention != nil) {
+		bad("Standby: needs a Table without Retention, whose expired entries its owner alone removes")
+	}
 	if len(errs) > 0 {
 		return fmt.Errorf("processor %q: %w", p.Group, errors.Join(errs...))
 	}

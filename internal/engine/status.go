@@ -76,6 +76,8 @@ type ViewStatus struct {
 	Failures    int64
 	LastFailure string
 	LastError   string
+	// Lag is the largest of all partitions.
+	Lag views.Lag
 }
 
 // TableStatus is how this process's share of a table is doing.

@@ -319,9 +319,11 @@ func (v *view) ready() error {
 }
 
 func (v *view) status() ViewStatus {
+	lag := v.Lag("")
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return ViewStatus{
+		Lag:  lag,
 		View: v.name, Topic: v.spec.Topic(), Ready: v.whole,
 		Recovered: v.caughtUp(), Partitions: v.partitions, Records: v.records.Load(), Failures: v.failed, LastFailure: v.lastFailure, LastError: v.lastError,
 	}

@@ -117,6 +117,9 @@ func (r *Reader) Ready() bool { return r.from.Ready() }
 // Changed gives a channel that is closed at the next update of the view.
 func (r *Reader) Changed() <-chan struct{} { return r.from.Changed() }
 
+// Lag tells how far an entity's history may be behind what is committed.
+func (r *Reader) Lag(key canonical.EntityKey) views.Lag { return r.from.Lag(key.String()) }
+
 // Get gives the change that made a version of an entity; nil if it is not, or
 // no longer, known.
 func (r *Reader) Get(key canonical.EntityKey, version int64) (*event.Change, error) {

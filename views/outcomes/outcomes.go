@@ -193,6 +193,9 @@ func combine(s *Status) {
 	}
 }
 
+// Lag tells how far what is known of a delivery may be behind what is committed.
+func (r *Reader) Lag(journalID string) views.Lag { return r.from.Lag(journalID) }
+
 func (r *Reader) get(key string) (*journal.Outcome, error) {
 	b, err := r.from.Get(key, "o/"+key)
 	if err != nil {

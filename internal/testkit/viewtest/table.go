@@ -18,6 +18,8 @@ import (
 // keeper would.
 type Table struct {
 	index views.Index
+	// Behind is the lag that the table tells of; none if it is zero.
+	Behind views.Lag
 
 	mu      sync.RWMutex
 	parts   []tablePart
@@ -118,8 +120,8 @@ func (t *Table) Lookup(x views.Term, prefix, after string, fn func(string) bool)
 // Ready is always true: values are there as they are fed.
 func (t *Table) Ready() bool { return true }
 
-// Lag is always none.
-func (t *Table) Lag(string) views.Lag { return views.Lag{} }
+// Lag gives Behind.
+func (t *Table) Lag(string) views.Lag { return t.Behind }
 
 // Changed gives a channel that is closed at the next Feed.
 func (t *Table) Changed() <-chan struct{} {
