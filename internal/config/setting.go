@@ -25,8 +25,9 @@ var reservedEnv = map[string]bool{
 	EnvPrefix + "SERVER": true, // the server that the commands of a client ask
 
 	// Read, or refused, by internal/failpoint.
-	EnvPrefix + "FAILPOINTS":     true,
-	EnvPrefix + "FAILPOINT_SEED": true,
+	EnvPrefix + "FAILPOINTS":      true,
+	EnvPrefix + "FAILPOINT_SEED":  true,
+	EnvPrefix + "FAILPOINT_CLOCK": true,
 }
 
 // Setting describes one key.

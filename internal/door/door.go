@@ -75,7 +75,7 @@ type Door struct {
 
 // New makes a door. entries gives the codec of each domain's journal.
 func New(intakes []*Intake, journal Appender, entries map[string]Encoder, log *slog.Logger) *Door {
-	d := &Door{intakes: map[string]*Intake{}, journal: journal, entries: entries, log: log, now: time.Now}
+	d := &Door{intakes: map[string]*Intake{}, journal: journal, entries: entries, log: log, now: failpoint.Now}
 	for _, i := range intakes {
 		d.intakes[i.scope()] = i
 	}

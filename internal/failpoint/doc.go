@@ -41,6 +41,11 @@
 // seed, so that a rule fires at the same times in every process with that seed:
 // who restarts a process that is to get further changes the seed.
 //
+// A third variable, TOUCHSTONE_FAILPOINT_CLOCK, names a file with a duration such
+// as 1h or -90s. By that much the clock is wrong which stamps deliveries; the file
+// may change, or not be there, at any time. (libfaketime does not reach a static
+// Go program.)
+//
 // Every rule that fires says so on standard error, in one line, before it acts.
 //
 // There is prior art in go.etcd.io/gofail and github.com/pingcap/failpoint. Both

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Enabled tells whether the program was built with failpoints.
@@ -32,9 +34,33 @@ func Use(rs *Rules) (restore func()) {
 	return func() { active.Store(old) }
 }
 
+// clock is the file of ClockEnv; nil for a clock that is right.
+var clock atomic.Pointer[string]
+
+// Now is the time of the clock that the door stamps deliveries by: the right
+// one, or wrong by what the file of ClockEnv says just now.
+func Now() time.Time {
+	path := clock.Load()
+	if path == nil {
+		return time.Now()
+	}
+	b, err := os.ReadFile(*path)
+	if err != nil {
+		return time.Now() // a clock that nobody has touched yet
+	}
+	wrong, err := time.ParseDuration(strings.TrimSpace(string(b)))
+	if err != nil {
+		panic(fmt.Sprintf("failpoint: %s of %s: %v", ClockEnv, *path, err))
+	}
+	return time.Now().Add(wrong)
+}
+
 // Setup reads the rules of the process and says on standard error that there
 // are some. getenv gives an environment variable and whether it is set.
 func Setup(getenv func(string) (string, bool)) error {
+	if path, ok := getenv(ClockEnv); ok {
+		clock.Store(&path)
+	}
 	text, ok := getenv(RulesEnv)
 	if !ok {
 		return nil

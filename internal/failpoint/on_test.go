@@ -6,9 +6,11 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Oracle: the process says what fires and dies of SIGKILL there; nothing that
@@ -54,5 +56,27 @@ func TestUse(t *testing.T) {
 	restore()
 	if err := Reach(CommitEnd, "g"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Oracle: the clock is wrong by what the file says at the moment, and right
+// without one.
+func TestClock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clock")
+	if err := Setup(environment(map[string]string{ClockEnv: path})); err != nil {
+		t.Fatal(err)
+	}
+	defer clock.Store(nil)
+	for text, want := range map[string]time.Duration{"": 0, "1h\n": time.Hour, "-90m": -90 * time.Minute} {
+		if text != "" {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if wrong := time.Until(Now()) - want; wrong.Abs() > time.Minute {
+			t.Errorf("%q: wrong by %s more than expected", text, wrong)
+		}
 	}
 }

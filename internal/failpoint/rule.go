@@ -16,6 +16,7 @@ import (
 const (
 	RulesEnv = "TOUCHSTONE_FAILPOINTS"
 	SeedEnv  = "TOUCHSTONE_FAILPOINT_SEED"
+	ClockEnv = "TOUCHSTONE_FAILPOINT_CLOCK"
 )
 
 // ErrInjected is what the action error gives, wrapped with the point.
