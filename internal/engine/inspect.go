@@ -26,7 +26,7 @@ type Local struct {
 
 // InspectDir looks into the Pebble folder of an engine that is not running,
 // without changing it: it lists what is there and gives each key and value to
-// visit. visit must not keep the value. Keys without the note up to where they
+// visit, without indexes. visit must not keep the value. Keys without the note up to where they
 // are whole, which there must never be, come with the offset -1.
 func InspectDir(dir string, visit func(l Local, key string, value []byte) error) (found []Local, err error) {
 	db, err := pebble.Open(dir, &pebble.Options{ReadOnly: true, FS: vfs.Default, Logger: pebbleLogger{slog.New(slog.DiscardHandler)}})
@@ -44,7 +44,7 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 	for ok := it.First(); ok; ok = it.Next() {
 		ks, part, ok := splitKey(it.Key())
 		if !ok {
-			return nil, fmt.Errorf("inspect %s: key %q, expected <kind><name>\\x00<partition>d… or …m", dir, it.Key())
+			return nil, fmt.Errorf("inspect %s: key %q, expected one of a keyspace", dir, it.Key())
 		}
 		if ks != last {
 			m, _, err := ks.readMark(db)
@@ -56,7 +56,7 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 			l = Local{View: ks[0] == kindView, Name: name, Partition: partition, Topic: m.topic, Offset: m.offset}
 			found = append(found, l)
 		}
-		if part == partMark {
+		if part != partData {
 			continue
 		}
 		v, err := it.ValueAndErr()
@@ -80,7 +80,7 @@ func splitKey(k []byte) (ks keyspace, part byte, ok bool) {
 		return "", 0, false
 	}
 	part = k[zero+5]
-	return keyspace(k[:zero+5]), part, part == partData || part == partMark
+	return keyspace(k[:zero+5]), part, part == partData || part == partMark || part == partIndex
 }
 
 // split gives the name and the partition of a keyspace.
