@@ -102,8 +102,6 @@ type Options struct {
 	CPUs string
 	// Properties are added to server.properties and win over those above them.
 	Properties map[string]string
-	// Env is added to the environment of each broker.
-	Env []string
 	// Advertise, if set, is given the address that clients reach a broker at and
 	// gives the one to tell them: that of a proxy. Brokers speak to each other by
 	// listeners of their own then, and so does this package to them.
@@ -296,7 +294,7 @@ func (c *Cluster) start(n *node) (err error) {
 	if java == nil {
 		java = append(javaOptions(512), "-XX:MaxDirectMemorySize=256m")
 	}
-	n.p, err = startJavaOn(c.options.CPUs, c.options.Env, n.log, append(slices.Clone(java), "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
+	n.p, err = startJavaOn(c.options.CPUs, n.log, append(slices.Clone(java), "-Dlog4j2.configurationFile="+filepath.Join(c.dir, "log4j2.properties"),
 		"-cp", filepath.Join(c.lib, "*"), "kafka.Kafka", n.config)...)
 	return err
 }

@@ -19,12 +19,12 @@ type process struct {
 
 // startJava starts a JVM that writes to a log file.
 func startJava(log string, args ...string) (*process, error) {
-	return startJavaOn("", nil, log, args...)
+	return startJavaOn("", log, args...)
 }
 
 // startJavaOn starts a JVM on some processors of the machine, all if cpus is
-// empty, and with more in its environment.
-func startJavaOn(cpus string, env []string, log string, args ...string) (*process, error) {
+// empty.
+func startJavaOn(cpus, log string, args ...string) (*process, error) {
 	java, err := javaCommand()
 	if err != nil {
 		return nil, err
@@ -44,9 +44,6 @@ func startJavaOn(cpus string, env []string, log string, args ...string) (*proces
 	defer out.Close() // the child has its own
 	p := &process{cmd: exec.Command(java, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	if len(env) > 0 {
-		p.cmd.Env = append(os.Environ(), env...)
-	}
 	// The kernel kills the child when the thread that started it ends; so that
 	// thread is kept for as long as the child lives.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
