@@ -59,6 +59,10 @@ test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on th
 chaos: ## Break everything for DURATION (1h) from SEED (1) on a real Kafka, and audit (docs/reliability.md); chaos.md gets the table
 	go run ./test/chaos/cmd/chaos --duration $(DURATION) --seed $(SEED) --out chaos.md
 
+.PHONY: soak
+soak: ## Steady load for DURATION (soak: 30m) while instances come and go: memory, goroutines and files of one that stays
+	go run ./test/chaos/cmd/chaos --soak $(if $(filter file,$(origin DURATION)),30m,$(DURATION)) --seed $(SEED)
+
 .PHONY: lint
 lint: ## Check format, go vet, staticcheck, the rules of internal/lint and the module files
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:"; echo "$$files"; exit 1; fi

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
 // instance is one `touchstone serve` with a data folder of its own, through all
@@ -22,6 +25,7 @@ type instance struct {
 	n      int
 	dir    string // data
 	log    string
+	clock  string // a file that says by how much its clock is wrong
 	listen string
 	args   []string
 	bin    string
@@ -67,7 +71,7 @@ func (i *instance) start(env ...string) error {
 	// No instance outlives the run, however that ends. The kernel kills the
 	// child when the thread that started it ends; so that thread is kept.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	l, started := &life{cmd: cmd, done: make(chan struct{}), mortal: len(env) > 0}, make(chan error, 1)
+	l, started := &life{cmd: cmd, done: make(chan struct{}), mortal: strings.Contains(strings.Join(env, " "), failpoint.RulesEnv+"=")}, make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -208,14 +212,15 @@ func tail(path string, lines int) string {
 }
 
 // freePort gives a port that nobody listens on, below those that the system
-// gives to outgoing connections.
-func freePort(from int) (string, error) {
-	for port := from; port < from+500; port++ {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
+// gives to outgoing connections and those that brokers take. It is drawn, so
+// that two runs at once do not take each other's while an instance is down.
+func freePort() (string, error) {
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(7_000))
 		ln, err := net.Listen("tcp", addr)
 		if err == nil {
 			return addr, ln.Close()
 		}
 	}
-	return "", fmt.Errorf("no free port from %d to %d", from, from+500)
+	return "", errors.New("no free port between 12000 and 19000")
 }

@@ -90,7 +90,7 @@ func Run(ctx context.Context, s *Scenario, o Options) *Result {
 	}
 	r.Dir = dir
 	w := &world{
-		o: o, s: s, dir: dir, rng: rand.New(rand.NewPCG(o.Seed, 0x6661756c)), faults: map[string]int{},
+		ctx: ctx, o: o, s: s, dir: dir, rng: rand.New(rand.NewPCG(o.Seed, 0x6661756c)), faults: map[string]int{},
 		http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
 	}
 	err = w.play(ctx, r)
@@ -191,6 +191,9 @@ func (w *world) play(ctx context.Context, r *Result) error {
 		w.s.Faults(w)
 	}
 	<-load.Done()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	ended := time.Now()
 	if err := w.heal(); err != nil {
 		return fmt.Errorf("heal: %w", err)
@@ -201,6 +204,8 @@ func (w *world) play(ctx context.Context, r *Result) error {
 	case <-time.After(patience):
 		cancel()
 		<-sent
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	deliveries := send.all()
 	r.Delivered = len(deliveries)
@@ -217,7 +222,7 @@ func (w *world) play(ctx context.Context, r *Result) error {
 
 // open starts Kafka.
 func (w *world) open() (err error) {
-	k := kafkatest.Options{Brokers: w.s.Brokers, Dir: w.dir, Properties: w.s.Properties, Env: w.s.BrokerEnv}
+	k := kafkatest.Options{Brokers: w.s.Brokers, Dir: w.dir, Properties: w.s.Properties}
 	if w.s.Proxied {
 		w.net = newNetwork()
 		k.Advertise = w.net.advertise

@@ -21,11 +21,10 @@ type Scenario struct {
 	Compacts bool
 	// Corrupts tells that folders are broken on purpose.
 	Corrupts bool
-	// Properties of the brokers, and what is added to their environment.
+	// Clocks tells that those of the instances are wrong.
+	Clocks bool
+	// Properties of the brokers.
 	Properties map[string]string
-	BrokerEnv  []string
-	// Env is added to the environment of the instances.
-	Env []string
 	// Failpoints gives the rules of a process that is started.
 	Failpoints func(rng *rand.Rand) string
 	// Faults injects until w.load ends.
@@ -56,6 +55,7 @@ func Scenarios() []*Scenario {
 		{Name: "stale-offset", Doc: "changelogs whose start is moved beyond what the folders know", Brokers: 1, Instances: 2, Compacts: true, Faults: staleOffsets},
 		{Name: "compacted", Doc: "changelogs compacted to the end under load, folders wiped", Brokers: 1, Instances: 2, Compacts: true, Faults: compactions,
 			Properties: map[string]string{"log.cleaner.backoff.ms": "500", "log.segment.ms": "2000", "log.cleaner.min.cleanable.ratio": "0.01", "log.cleaner.delete.retention.ms": "1000", "log.roll.ms": "2000"}},
+		{Name: "clocks", Doc: "clocks of the instances that jump by up to an hour, back and forth; kills with it", Brokers: 1, Instances: 2, Clocks: true, Faults: wrongClocks},
 		{Name: "everything", Doc: "kills, pauses, dead brokers and a bad network, all at once", Brokers: 3, Instances: 3, Load: 90 * time.Second, Proxied: true, Failpoints: everywhere, Faults: everything},
 	}
 }

@@ -262,3 +262,26 @@ func compactions(w *world) {
 		w.check("start", w.start(i))
 	}
 }
+
+// wrongClocks lets the clocks jump by which instances stamp deliveries. They are
+// killed now and then, so that a process begins with a clock that is behind what
+// it wrote before. Brokers keep the right time: under libfaketime they are so
+// slow that they do not come up.
+func wrongClocks(w *world) {
+	jump := func() time.Duration {
+		if w.rng.IntN(3) == 0 {
+			return time.Duration(w.rng.IntN(3)-1) * time.Second // a leap second, or right again
+		}
+		return time.Duration(w.rng.Int64N(int64(2*time.Hour))) - time.Hour
+	}
+	for w.pause(2*time.Second, 5*time.Second) {
+		by := jump()
+		i := w.any()
+		w.fault("instance's clock jumps", "%s to %s", i, by)
+		w.check("clock", os.WriteFile(i.clock, []byte(by.String()), 0o600))
+		if w.rng.IntN(3) == 0 {
+			w.kill(i)
+			w.check("start", w.start(i))
+		}
+	}
+}

@@ -76,7 +76,7 @@ func (w *world) reads(log *audit.Log) []audit.Finding {
 			if len(found) == 0 {
 				break
 			}
-			if time.Now().After(deadline) {
+			if w.ctx.Err() != nil || time.Now().After(deadline) {
 				return append(found, audit.Finding{Kind: audit.Wrong, Where: i.String(), What: "its views do not come to what the table says"})
 			}
 			time.Sleep(500 * time.Millisecond)
@@ -91,7 +91,7 @@ func (w *world) differences(i *instance, want map[string]*canonical.Entity) (fou
 	}
 	got := map[string]map[string]served{}
 	for _, resource := range []string{"account", "device"} {
-		l, err := list(context.Background(), w.http, i.url(), resource)
+		l, err := list(w.ctx, w.http, i.url(), resource)
 		if err != nil {
 			add(audit.Lost, resource, "is not served: %v", err)
 			return found

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -34,6 +35,8 @@ type world struct {
 	adm     *kadm.Client
 	watcher *watcher
 	http    *http.Client
+	// ctx ends when the run is broken off.
+	ctx context.Context
 	// load ends when no more is to be sent and broken.
 	load context.Context
 
@@ -98,7 +101,7 @@ func (w *world) any() *instance { return w.instances[w.rng.IntN(len(w.instances)
 // add makes one more instance, without starting it.
 func (w *world) add() (*instance, error) {
 	n := len(w.instances) + 1
-	listen, err := freePort(16000 + 20*n)
+	listen, err := freePort()
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +109,7 @@ func (w *world) add() (*instance, error) {
 		n: n, bin: w.o.Binary, listen: listen,
 		dir: filepath.Join(w.dir, fmt.Sprintf("data%d", n)), log: filepath.Join(w.dir, fmt.Sprintf("instance%d.log", n)),
 	}
+	i.clock = filepath.Join(w.dir, fmt.Sprintf("clock%d", n))
 	i.args = []string{"serve", "--data", i.dir, "--listen", listen, "--domain", w.o.Definition, "--topics-partitions", "4",
 		"--kafka-brokers", strings.Join(w.cluster.Addrs(), ","), "--registry-url", w.o.Registry}
 	i.died = w.died
@@ -124,7 +128,9 @@ func (w *world) start(i *instance) error {
 		rules := w.s.Failpoints(rand.New(rand.NewPCG(w.o.Seed, w.seeds)))
 		env = []string{failpoint.RulesEnv + "=" + rules, fmt.Sprintf("%s=%d", failpoint.SeedEnv, w.o.Seed*1000+w.seeds)}
 	}
-	env = append(env, w.s.Env...)
+	if w.s.Clocks {
+		env = append(env, failpoint.ClockEnv+"="+i.clock)
+	}
 	w.mu.Unlock()
 	if err := os.MkdirAll(i.dir, 0o700); err != nil {
 		return err
@@ -173,6 +179,9 @@ func lastFailpoint(log string) string {
 func (w *world) fired() error {
 	for _, i := range w.instances {
 		b, err := os.ReadFile(i.log)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was never started
+		}
 		if err != nil {
 			return err
 		}
@@ -252,7 +261,7 @@ func (w *world) awaitReady(within time.Duration) error {
 		if late == "" {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if w.ctx.Err() != nil || time.Now().After(deadline) {
 			return fmt.Errorf("not ready within %s:%s", within, late)
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -290,7 +299,7 @@ const patience = 5 * time.Minute
 
 // settle waits until every station is through with everything.
 func (w *world) settle() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
 	defer cancel()
 	for {
 		try, done := context.WithTimeout(ctx, 10*time.Second)

@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -45,6 +46,7 @@ func chaos() error {
 		out      = flag.String("out", "", "write the table to this file, as Markdown")
 		dir      = flag.String("dir", "", "where logs and data are kept; the system's folder for temporary files if empty")
 		keep     = flag.Bool("keep", false, "keep logs and data even if nothing is wrong")
+		soak     = flag.Duration("soak", 0, "instead of scenarios: a steady load for so long, while an instance comes or goes every minute")
 		listAll  = flag.Bool("list", false, "list the scenarios")
 	)
 	flag.Parse()
@@ -79,6 +81,14 @@ func chaos() error {
 	}
 	defer registry.Close()
 
+	options := run.Options{
+		Load: *load, Rate: *rate, Senders: *senders,
+		Binary: bin, Definition: definition, Registry: registry.URL(), Dir: *dir, Keep: *keep, Log: os.Stderr,
+	}
+	if *soak > 0 {
+		options.Seed, options.Load = *seed, *soak
+		return soaked(run.Soak(ctx, options))
+	}
 	began := time.Now()
 	var results []*run.Result
 	failed := 0
@@ -87,10 +97,8 @@ func chaos() error {
 			break
 		}
 		s := scenarios[n%len(scenarios)]
-		r := run.Run(ctx, s, run.Options{
-			Seed: *seed + uint64(n), Load: *load, Rate: *rate, Senders: *senders,
-			Binary: bin, Definition: definition, Registry: registry.URL(), Dir: *dir, Keep: *keep, Log: os.Stderr,
-		})
+		options.Seed = *seed + uint64(n)
+		r := run.Run(ctx, s, options)
 		if ctx.Err() != nil {
 			break
 		}
@@ -111,6 +119,27 @@ func chaos() error {
 		return fmt.Errorf("%d of %d scenarios failed", failed, len(results))
 	}
 	return ctx.Err()
+}
+
+// soaked prints what the instance used that was never restarted.
+func soaked(r *run.Result, samples []run.Sample) error {
+	fmt.Println(row(r))
+	if !r.OK() {
+		tell(r)
+	}
+	if len(samples) < 12 {
+		return fmt.Errorf("%d samples, expected at least 12: two minutes", len(samples))
+	}
+	fmt.Printf("\n%d deliveries in %s, %s. Of an instance that was not restarted, in the second half of that time:\n\n", r.Delivered, r.Load, r.FaultList())
+	fmt.Println("| | first minute | last minute | slope per hour |")
+	fmt.Println("|---|---|---|---|")
+	for _, t := range run.Trends(samples) {
+		fmt.Printf("| %s | %.1f %s | %.1f %s | %+.1f %s |\n", t.Name, t.First, t.Unit, t.Last, t.Unit, t.SlopePerHour, t.Unit)
+	}
+	if !r.OK() {
+		return errors.New("the soak failed")
+	}
+	return nil
 }
 
 // build makes the program with failpoints.
