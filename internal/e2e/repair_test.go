@@ -328,6 +328,32 @@ func TestReplayResolvesLetters(t *testing.T) {
 	s.letters(client.LetterQuery{State: "open"}, 0)
 }
 
+// Oracle: a replay with a mapping put right replaces the values that the same
+// deliveries were mapped to before, each as one change; a second one changes
+// nothing.
+func TestReplayCorrectsAMapping(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir, define(t, strings.Replace(products, "?name: row.name", `?name: '"always the same"'`, 1)))
+	cl := s.kafka()
+	for i := range 8 {
+		s.capture(cl, row(i, i))
+	}
+	s.settle("products", 8, 30*time.Second)
+	s.stop()
+	s = start(t, dir, define(t, products))
+	if r := s.replay(client.ReplayQuery{Station: topology.Inbox, From: "earliest"}); r.State != "done" || r.Changes != 8 || r.Events != 8 {
+		t.Errorf("the replay that corrects: %+v", r)
+	}
+	s.drained("products")
+	eventually(t, "the corrected names", 20*time.Second, func() (bool, string) {
+		list := fmt.Sprint(s.list("products", "row"))
+		return !strings.Contains(list, "always the same") && strings.Contains(list, "name:n1"), list
+	})
+	if r := s.replay(client.ReplayQuery{Station: topology.Inbox, From: "earliest"}); r.Changes+r.Events != 0 {
+		t.Errorf("the second replay: %+v", r)
+	}
+}
+
 // letters lists, page by page, and waits for the number that is expected.
 func (s *system) letters(q client.LetterQuery, want int) (all []*client.Letter) {
 	s.t.Helper()
