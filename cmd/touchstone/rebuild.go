@@ -30,7 +30,7 @@ stopping anything, and compare the two.
 The exit code is 6 if differences are left.`,
 		Example: `  touchstone rebuild --table merge --domain customer-management
   touchstone rebuild --table customer-management.merge-table --swap
-  touchstone rebuild --table inbox --domain orders --from journal --examples 20`,
+  touchstone rebuild --table inbox --domain order-fulfilment --from journal --examples 20`,
 		Args: noArguments,
 	}
 	r, out := serverFlags(e, c), outputFlag(c, "table", "json", "yaml")

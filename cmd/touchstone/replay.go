@@ -37,8 +37,8 @@ under way: --follow ID tells of it again, --cancel ID ends it. The exit code is 
 if records failed and became dead letters, 2 if a position is not in the log, 3 if
 there is no such station or replay.`,
 		Example: `  touchstone replay --station merge --domain customer-management --from earliest --dry-run
-  touchstone replay --station inbox --domain orders --from 2026-01-31T12:00:00Z
-  touchstone replay --station orders.merge --from 0:1200,3:900 --to 0:1300 --key default/order/4711`,
+  touchstone replay --station inbox --domain order-fulfilment --from 2026-01-31T12:00:00Z
+  touchstone replay --station order-fulfilment.merge --from 0:1200,3:900 --to 0:1300 --key default/order/4711`,
 		Args: noArguments,
 	}
 	r, out := serverFlags(e, c), outputFlag(c, "table", "json", "yaml")
