@@ -227,6 +227,9 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 	fields := make([]canonical.Field, 0, max(len(previous), len(r.Fields)))
 	leaders := groupWinners(r, e)
 	var buf [8]claim
+	var small [8]int
+	at := append(cursors(small[:0]), make([]int, len(e.Contributions))...)
+	old := 0 // in previous, which is sorted by name as the resource's fields are
 	for _, f := range r.Fields {
 		var w winner
 		switch {
@@ -236,7 +239,7 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 			w = leaders.value(r, e, f)
 		default:
 			var err error
-			if w, err = choose(f, e, liveClaims(buf[:0], f.Name, f.Authority, f.MaxAge, e)); err != nil {
+			if w, err = choose(f, e, at.liveClaims(buf[:0], f.Name, f.Authority, f.MaxAge, e)); err != nil {
 				return err
 			}
 		}
@@ -244,21 +247,16 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 			continue
 		}
 		field := canonical.Field{Name: f.Name, Value: w.value, Winner: w.contribution, Confidence: w.confidence}
-		if old, ok := searchField(previous, f.Name); ok {
-			field.Since = old.Since
+		for old < len(previous) && previous[old].Name != f.Name && previous[old].Name < f.Name {
+			old++
+		}
+		if old < len(previous) && previous[old].Name == f.Name {
+			field.Since = previous[old].Since
 		}
 		fields = append(fields, field)
 	}
 	e.Fields = fields
 	return nil
-}
-
-func searchField(fs []canonical.Field, name string) (*canonical.Field, bool) {
-	i, found := slices.BinarySearchFunc(fs, name, func(f canonical.Field, n string) int { return cmp.Compare(f.Name, n) })
-	if !found {
-		return nil, false
-	}
-	return &fs[i], true
 }
 
 // snapshot is the canonical part of an entity before a fact.

@@ -40,15 +40,28 @@ const (
 	tooOld       verdict = "older than the field's maxAge"
 )
 
+// cursors go over the registers of contributions, in step with the fields of a
+// resource: both are sorted by name.
+type cursors []int
+
 // liveClaims appends the claims that count for a field, in contribution order.
-func liveClaims(dst []claim, name string, authority []string, maxAge time.Duration, e *canonical.Entity) []claim {
+// It is asked for one field after the other, in the order of their names.
+func (at cursors) liveClaims(dst []claim, name string, authority []string, maxAge time.Duration, e *canonical.Entity) []claim {
 	for i := range e.Contributions {
 		c := &e.Contributions[i]
-		v, s, ok := c.Claim(name)
-		if !ok {
+		rank := slices.Index(authority, c.Source)
+		if rank < 0 {
 			continue
 		}
-		if rank := slices.Index(authority, c.Source); rank >= 0 && young(s, maxAge, e.SeenAt) {
+		j := at[i]
+		for j < len(c.Registers) && c.Registers[j].Name != name && c.Registers[j].Name < name {
+			j++
+		}
+		at[i] = j
+		if j == len(c.Registers) || c.Registers[j].Name != name {
+			continue
+		}
+		if v, s, ok := c.LiveRegister(j); ok && young(s, maxAge, e.SeenAt) {
 			dst = append(dst, claim{int32(i), rank, v, s})
 		}
 	}

@@ -74,6 +74,12 @@ func (c *Contribution) Claim(field string) (v Value, s Stamp, ok bool) {
 	if !found {
 		return "", Stamp{}, false
 	}
+	return c.LiveRegister(i)
+}
+
+// LiveRegister gives the claim of the i-th register; ok is false if a deletion
+// has ended it.
+func (c *Contribution) LiveRegister(i int) (v Value, s Stamp, ok bool) {
 	r := &c.Registers[i]
 	s = c.Stamps[r.Stamp]
 	if c.Deleted != nil && s.Compare(*c.Deleted) <= 0 {
