@@ -2,8 +2,10 @@ package codecs
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/linkedin/goavro/v2"
@@ -48,22 +50,21 @@ type EventCodec struct {
 }
 
 type eventSchema struct {
-	id    int
-	codec *goavro.Codec
-	plan  *plan
+	id   int
+	plan *plan
 }
 
-// plan converts the fields of one resource.
+// plan writes the fields of one resource.
 type plan struct {
-	entity    string // full name of the record
 	lifecycle bool
 	fields    []planField
 	names     map[string]string // of a field in Avro
 }
 
 type planField struct {
-	from, to string
-	convert  toNative
+	name  string
+	text  bool // a string in Avro as in the canonical value
+	write writeValue
 }
 
 // OpenEvents registers the generated schemas of a domain and gives the codec of its
@@ -89,20 +90,21 @@ func OpenEvents(ctx context.Context, r *Registry, d *definition.Domain) (*EventC
 			plans[s.Resource] = g.plan(res)
 			continue
 		}
-		codec, err := goavro.NewCodec(s.Schema)
-		if err != nil {
+		// What consumers in Go will most likely read it with must accept it.
+		if _, err := goavro.NewCodec(s.Schema); err != nil {
 			return nil, failure.Wrap(failure.Poison, "compile generated schema", s.Name, err)
 		}
-		c.events[s.Event] = &eventSchema{id: id, codec: codec, plan: plans[s.Resource]}
+		c.events[s.Event] = &eventSchema{id: id, plan: plans[s.Resource]}
 	}
 	return c, nil
 }
 
 func (g *generator) plan(r *definition.Resource) *plan {
-	p := &plan{entity: g.entityName(r), lifecycle: r.Lifecycle != nil, names: map[string]string{}}
+	p := &plan{lifecycle: r.Lifecycle != nil, names: map[string]string{}}
 	for _, f := range r.Fields {
 		p.names[f.Name] = avroName(f.Name)
-		p.fields = append(p.fields, planField{f.Name, avroName(f.Name), g.native(r, f.Type, []string{f.Name})})
+		text := f.Type.Kind == canonical.KindString || f.Type.Kind == canonical.KindDecimal || f.Type.Kind == canonical.KindEnum
+		p.fields = append(p.fields, planField{f.Name, text, g.writer(r, f.Type, []string{f.Name})})
 	}
 	return p
 }
@@ -126,13 +128,9 @@ func (c *EventCodec) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, failure.New(failure.Poison, "encode event of", c.domain, "the definition has no event %q", e.Ref.Type)
 	}
-	native, err := s.plan.event(e.Change)
+	b, err := s.plan.event(appendHeader(make([]byte, 0, 512), s.id), e.Change)
 	if err != nil {
 		return nil, failure.New(failure.Validation, "encode event", e.Ref.Type+" of "+e.Change.Key(), "%w", err)
-	}
-	b, err := s.codec.BinaryFromNative(appendHeader(make([]byte, 0, 512), s.id), native)
-	if err != nil {
-		return nil, failure.Wrap(failure.Poison, "encode event", e.Ref.Type+" of "+e.Change.Key(), err)
 	}
 	return b, nil
 }
@@ -156,70 +154,88 @@ func (c *EventCodec) DataSchema(eventType string) string {
 	return c.registry.URL() + "/schemas/ids/" + strconv.Itoa(s.id)
 }
 
-// event gives goavro's representation of an event; see DomainSchemas.
-func (p *plan) event(ch *event.Change) (map[string]any, error) {
-	changed := make([]any, 0, len(ch.Changed))
-	before := make([]canonical.Named, 0, len(ch.Changed))
+// event appends an event in the order of generator.eventRecord.
+func (p *plan) event(b []byte, ch *event.Change) ([]byte, error) {
+	b = appendString(b, ch.ID)
+	b = binary.AppendVarint(b, ch.Version)
+	b = appendString(b, string(ch.Kind))
+	if ch.OccurredAt == 0 {
+		b = append(b, branchNull)
+	} else {
+		b = binary.AppendVarint(append(b, branchValue), int64(ch.OccurredAt))
+	}
+	b = binary.AppendVarint(b, int64(ch.ReceivedAt))
+	if p.lifecycle {
+		b = appendState(b, ch.ToState)
+		b = appendState(b, ch.FromState)
+	}
+	changed := 0
+	for i := range ch.Changed {
+		if _, ok := p.names[ch.Changed[i].Name]; ok { // else no longer in the definition
+			changed++
+		}
+	}
+	if changed > 0 {
+		b = binary.AppendVarint(b, int64(changed))
+	}
+	before := make([]canonical.Named, 0, changed)
 	for _, f := range ch.Changed {
 		name, ok := p.names[f.Name]
 		if !ok {
-			continue // no longer in the definition
+			continue
 		}
-		changed = append(changed, name)
+		b = appendString(b, name)
 		if f.Before.Present() {
 			before = append(before, canonical.Named{Name: f.Name, Value: f.Before})
 		}
 	}
-	entity, err := p.state(ch.After)
+	b = append(b, 0)
+	b, err := p.state(b, ch.After)
 	if err != nil {
 		return nil, err
 	}
-	m := map[string]any{
-		"id": ch.ID, "version": ch.Version, "change": string(ch.Kind), "occurredAt": nil,
-		"recordedAt": ch.ReceivedAt.Time(), "changed": changed, "entity": entity, "previous": nil,
+	if ch.Kind == event.Created {
+		return append(b, branchNull), nil
 	}
-	if ch.ReceivedAt == 0 {
-		m["recordedAt"] = int64(0)
-	}
-	if ch.OccurredAt != 0 {
-		m["occurredAt"] = map[string]any{"long.timestamp-micros": ch.OccurredAt.Time()}
-	}
-	if ch.Kind != event.Created {
-		previous, err := p.state(before)
-		if err != nil {
-			return nil, err
-		}
-		m["previous"] = map[string]any{p.entity: previous}
-	}
-	if p.lifecycle {
-		m["state"], m["previousState"] = orEmpty(ch.ToState), orEmpty(ch.FromState)
-	}
-	return m, nil
+	return p.state(append(b, branchValue), before)
 }
 
-func orEmpty(s string) any {
+func appendState(b []byte, s string) []byte {
 	if s == "" {
-		return nil
+		return append(b, branchNull)
 	}
-	return map[string]any{"string": s}
+	return appendString(append(b, branchValue), s)
 }
 
-// state gives goavro's representation of the public state; fields that have no
-// value are null, and so are explicit nulls.
-func (p *plan) state(values []canonical.Named) (map[string]any, error) {
-	given := make(map[string]canonical.Value, len(values))
-	for _, n := range values {
-		given[n.Name] = n.Value
-	}
-	m := make(map[string]any, len(p.fields))
-	for _, f := range p.fields {
-		v, err := orNull(f.convert, given[f.from].Any())
-		if err != nil {
-			return nil, failure.Wrap(failure.Validation, "field", f.from, err)
+// state appends the public state; fields that have no value are null, and so
+// are explicit nulls.
+func (p *plan) state(b []byte, values []canonical.Named) ([]byte, error) {
+	next := 0 // fields and values are most often in the same order
+	value := func(name string) canonical.Value {
+		if next < len(values) && values[next].Name == name {
+			next++
+			return values[next-1].Value
 		}
-		m[f.to] = v
+		for i := range values {
+			if values[i].Name == name {
+				return values[i].Value
+			}
+		}
+		return ""
 	}
-	return m, nil
+	for i := range p.fields {
+		f := &p.fields[i]
+		v := value(f.name)
+		if f.text && len(v) > 1 && v[0] == '"' && strings.IndexByte(string(v), '\\') < 0 {
+			b = appendString(append(b, branchValue), string(v[1:len(v)-1]))
+			continue
+		}
+		var err error
+		if b, err = orNull(f.write, b, v.Any()); err != nil {
+			return nil, failure.Wrap(failure.Validation, "field", f.name, err)
+		}
+	}
+	return b, nil
 }
 
 // Reader decodes any framed Avro record by the schema it was written with. It is

@@ -3,11 +3,14 @@ package codecs
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,139 +22,168 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/jcs"
 )
 
-// toNative gives goavro's representation of a decoded canonical value, wrapped
-// for the nullable union that every public field is. nil stays nil, which is null.
-type toNative func(x any) (any, error)
+// writeValue appends the Avro encoding of a decoded canonical value: the branch
+// of the nullable union that every public field is, and the value.
+type writeValue func(b []byte, x any) ([]byte, error)
 
-// native makes the conversion for a declared type; it mirrors generator.typ.
-func (g *generator) native(r *definition.Resource, t canonical.Type, path []string) toNative {
+// The branches of a nullable union, as Avro writes them.
+const (
+	branchNull  = 0
+	branchValue = 2 // zigzag of 1
+)
+
+// writer makes the encoder of a declared type; it mirrors generator.typ.
+func (g *generator) writer(r *definition.Resource, t canonical.Type, path []string) writeValue {
 	mismatch := func(x any) error { return fmt.Errorf("found %s, expected %s", shortJSON(x), t) }
 	switch t.Kind {
 	case canonical.KindInt:
-		return func(x any) (any, error) {
+		return func(b []byte, x any) ([]byte, error) {
 			if i, ok := x.(int64); ok {
-				return map[string]any{"long": i}, nil
+				return binary.AppendVarint(append(b, branchValue), i), nil
 			}
-			return nil, mismatch(x)
+			return b, mismatch(x)
 		}
 	case canonical.KindFloat:
-		return func(x any) (any, error) {
-			switch f := x.(type) {
+		return func(b []byte, x any) ([]byte, error) {
+			var f float64
+			switch n := x.(type) {
 			case float64:
-				return map[string]any{"double": f}, nil
+				f = n
 			case int64: // 2.0 is written 2
-				return map[string]any{"double": float64(f)}, nil
+				f = float64(n)
 			case json.Number: // 1e20 is written with all its digits
-				if d, err := f.Float64(); err == nil {
-					return map[string]any{"double": d}, nil
+				var err error
+				if f, err = n.Float64(); err != nil {
+					return b, mismatch(x)
 				}
+			default:
+				return b, mismatch(x)
 			}
-			return nil, mismatch(x)
+			return binary.LittleEndian.AppendUint64(append(b, branchValue), math.Float64bits(f)), nil
 		}
 	case canonical.KindBool:
-		return func(x any) (any, error) {
-			if b, ok := x.(bool); ok {
-				return map[string]any{"boolean": b}, nil
+		return func(b []byte, x any) ([]byte, error) {
+			v, ok := x.(bool)
+			if !ok {
+				return b, mismatch(x)
 			}
-			return nil, mismatch(x)
+			if v {
+				return append(b, branchValue, 1), nil
+			}
+			return append(b, branchValue, 0), nil
 		}
 	case canonical.KindBytes:
-		return func(x any) (any, error) {
+		return func(b []byte, x any) ([]byte, error) {
 			if s, ok := x.(string); ok {
-				if b, err := base64.StdEncoding.DecodeString(s); err == nil {
-					return map[string]any{"bytes": b}, nil
+				if raw, err := base64.StdEncoding.DecodeString(s); err == nil {
+					return append(binary.AppendVarint(append(b, branchValue), int64(len(raw))), raw...), nil
 				}
 			}
-			return nil, mismatch(x)
+			return b, mismatch(x)
 		}
-	case canonical.KindDate, canonical.KindTimestamp:
-		layout, branch := time.DateOnly, "int.date"
-		if t.Kind == canonical.KindTimestamp {
-			layout, branch = time.RFC3339Nano, "long.timestamp-micros"
-		}
-		return func(x any) (any, error) {
+	case canonical.KindDate:
+		return func(b []byte, x any) ([]byte, error) {
 			if s, ok := x.(string); ok {
-				if d, err := time.Parse(layout, s); err == nil {
-					return map[string]any{branch: d}, nil
+				if d, err := time.Parse(time.DateOnly, s); err == nil {
+					return binary.AppendVarint(append(b, branchValue), d.Unix()/(24*60*60)), nil
 				}
 			}
-			return nil, mismatch(x)
+			return b, mismatch(x)
+		}
+	case canonical.KindTimestamp:
+		return func(b []byte, x any) ([]byte, error) {
+			if s, ok := x.(string); ok {
+				if d, err := time.Parse(time.RFC3339Nano, s); err == nil {
+					return binary.AppendVarint(append(b, branchValue), d.UnixMicro()), nil
+				}
+			}
+			return b, mismatch(x)
 		}
 	case canonical.KindJSON:
-		return func(x any) (any, error) {
-			b, err := jcs.Append(nil, x)
-			return map[string]any{"string": string(b)}, err
+		return func(b []byte, x any) ([]byte, error) {
+			j, err := jcs.Append(nil, x)
+			return appendString(append(b, branchValue), string(j)), err
 		}
 	case canonical.KindList:
-		item := g.native(r, *t.Elem, extend(path, "item"))
-		return func(x any) (any, error) {
+		item := g.writer(r, *t.Elem, extend(path, "item"))
+		return func(b []byte, x any) ([]byte, error) {
 			l, ok := x.([]any)
 			if !ok {
-				return nil, mismatch(x)
+				return b, mismatch(x)
 			}
-			out := make([]any, len(l))
+			b = append(b, branchValue)
+			if len(l) > 0 {
+				b = binary.AppendVarint(b, int64(len(l)))
+			}
 			for i, e := range l {
 				var err error
-				if out[i], err = orNull(item, e); err != nil {
-					return nil, fmt.Errorf("item %d: %w", i, err)
+				if b, err = orNull(item, b, e); err != nil {
+					return b, fmt.Errorf("item %d: %w", i, err)
 				}
 			}
-			return map[string]any{"array": out}, nil
+			return append(b, 0), nil
 		}
 	case canonical.KindMap:
-		value := g.native(r, *t.Elem, extend(path, "value"))
-		return func(x any) (any, error) {
+		value := g.writer(r, *t.Elem, extend(path, "value"))
+		return func(b []byte, x any) ([]byte, error) {
 			m, ok := x.(map[string]any)
 			if !ok {
-				return nil, mismatch(x)
+				return b, mismatch(x)
 			}
-			out := make(map[string]any, len(m))
-			for k, e := range m {
+			b = append(b, branchValue)
+			if len(m) > 0 {
+				b = binary.AppendVarint(b, int64(len(m)))
+			}
+			for _, k := range slices.Sorted(maps.Keys(m)) { // equal values give equal bytes
 				var err error
-				if out[k], err = orNull(value, e); err != nil {
-					return nil, fmt.Errorf("%s: %w", k, err)
+				if b, err = orNull(value, appendString(b, k), m[k]); err != nil {
+					return b, fmt.Errorf("%s: %w", k, err)
 				}
 			}
-			return map[string]any{"map": out}, nil
+			return append(b, 0), nil
 		}
 	case canonical.KindRecord:
 		type member struct {
-			from, to string
-			convert  toNative
+			name  string
+			write writeValue
 		}
 		var members []member
 		for _, f := range t.Fields {
-			members = append(members, member{f.Name, avroName(f.Name), g.native(r, f.Type, extend(path, f.Name))})
+			members = append(members, member{f.Name, g.writer(r, f.Type, extend(path, f.Name))})
 		}
-		name := g.recordName(r, path)
-		return func(x any) (any, error) {
+		return func(b []byte, x any) ([]byte, error) {
 			m, ok := x.(map[string]any)
 			if !ok {
-				return nil, mismatch(x)
+				return b, mismatch(x)
 			}
-			out := make(map[string]any, len(members))
+			b = append(b, branchValue)
 			for _, f := range members {
 				var err error
-				if out[f.to], err = orNull(f.convert, m[f.from]); err != nil {
-					return nil, fmt.Errorf("%s: %w", f.from, err)
+				if b, err = orNull(f.write, b, m[f.name]); err != nil {
+					return b, fmt.Errorf("%s: %w", f.name, err)
 				}
 			}
-			return map[string]any{name: out}, nil
+			return b, nil
 		}
 	}
-	return func(x any) (any, error) {
+	return func(b []byte, x any) ([]byte, error) {
 		if s, ok := x.(string); ok {
-			return map[string]any{"string": s}, nil
+			return appendString(append(b, branchValue), s), nil
 		}
-		return nil, mismatch(x)
+		return b, mismatch(x)
 	}
 }
 
-func orNull(f toNative, x any) (any, error) {
+func orNull(write writeValue, b []byte, x any) ([]byte, error) {
 	if x == nil {
-		return nil, nil
+		return append(b, branchNull), nil
 	}
-	return f(x)
+	return write(b, x)
+}
+
+// appendString appends an Avro string.
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendVarint(b, int64(len(s))), s...)
 }
 
 func shortJSON(x any) string {
