@@ -6,10 +6,12 @@
 // Public events have schemas that are generated from the definition of their
 // domain and are coded dynamically.
 //
-// Platform records use github.com/twmb/avro because they are on the hot path;
-// public events are written with github.com/linkedin/goavro/v2 and read with
-// twmb/avro, which stands bytes that lie about their length. Both write the same
-// bytes; benchmarks and tests in this package keep that honest.
+// Platform records are written by github.com/twmb/avro and read by functions of
+// this package, because they are on the hot path. Public events are appended
+// straight from the change and read with twmb/avro, which stands bytes that lie
+// about their length. github.com/linkedin/goavro/v2 compiles every generated
+// schema before it is used. Tests and fuzzing hold all of them against each
+// other, and benchmarks keep that honest.
 //
 // It does not produce or consume, and does not decide what is published.
 package codecs

@@ -35,10 +35,11 @@ type Config struct {
 	// there is input. When the input runs dry it is committed at once.
 	// Default 50 ms.
 	CommitInterval time.Duration
-	// CommitPause is the shortest time between two commits: a transaction that
-	// has run dry sooner waits the rest of it for more input. A quiet system
-	// never waits. It bounds the number of transactions when records trickle
-	// in. Default 5 ms; negative for none.
+	// CommitPause is the longest time between two commits that a transaction
+	// which has run dry waits for more input. The wait is in proportion to the
+	// rate of records, and whole from 2,000 per second: a quiet system never
+	// waits, and when records trickle in fast a transaction holds several.
+	// Default 20 ms, or CommitInterval if that is shorter; negative for none.
 	CommitPause time.Duration
 	// CommitRecords ends a transaction after so many input records. Default 20,000.
 	CommitRecords int
@@ -92,7 +93,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.ClientID, "touchstone")
 	def(&c.CommitInterval, 50*time.Millisecond)
-	def(&c.CommitPause, 5*time.Millisecond)
+	def(&c.CommitPause, min(20*time.Millisecond, max(c.CommitInterval, time.Millisecond)))
 	def(&c.CommitRecords, 20_000)
 	def(&c.TransactionTimeout, 10*time.Second)
 	def(&c.SessionTimeout, 10*time.Second)

@@ -56,6 +56,7 @@ type session struct {
 	epoch   int64 // of the group, as adopted
 	side    *side // of those that work; nil without a control topic
 	tx      transaction
+	pace    pace
 	headers headerSlab
 
 	tables atomic.Pointer[map[int32]*states] // of the tasks at work
@@ -598,7 +599,7 @@ func (s *session) fill(ctx context.Context) (dry bool, err error) {
 // pause waits for more input while the last commit is only just over; true if
 // it is time to commit.
 func (s *session) pause(ctx context.Context) bool {
-	wait := s.cfg.CommitPause - time.Since(s.tx.ended)
+	wait := s.pace.pause(s.cfg.CommitPause) - time.Since(s.tx.ended)
 	if wait <= 0 || ctx.Err() != nil {
 		return true
 	}

@@ -200,7 +200,9 @@ func (s *session) commit() error {
 	}
 	s.group.revoked.Store(false)
 	committed, err := s.gts.End(ctx, want)
-	s.tx.open, s.tx.ended = false, time.Now()
+	ended := time.Now()
+	s.pace.committed(s.tx.records, ended.Sub(s.tx.ended))
+	s.tx.open, s.tx.ended = false, ended
 	if err != nil {
 		// Fenced, or the outcome is unknown: local state must not move. The
 		// next session fences this one and recovers what became of it.
