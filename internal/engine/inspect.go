@@ -26,8 +26,9 @@ type Local struct {
 
 // InspectDir looks into the Pebble folder of an engine that is not running,
 // without changing it: it lists what is there and gives each key and value to
-// visit, without indexes. visit must not keep the value. Keys without the note up to where they
-// are whole, which there must never be, come with the offset -1.
+// visit, which must not keep the value. Keys without the note up to where they
+// are whole, which there must never be, come with the offset -1. An index that
+// does not have exactly what the values say is an error.
 func InspectDir(dir string, visit func(l Local, key string, value []byte) error) (found []Local, err error) {
 	db, err := pebble.Open(dir, &pebble.Options{ReadOnly: true, FS: vfs.Default, Logger: pebbleLogger{slog.New(slog.DiscardHandler)}})
 	if err != nil {
@@ -41,6 +42,8 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 	defer func() { err = errors.Join(err, it.Close()) }()
 	var last keyspace
 	var l Local
+	var layout uint64
+	terms, entries := 0, 0
 	for ok := it.First(); ok; ok = it.Next() {
 		ks, part, ok := splitKey(it.Key())
 		if !ok {
@@ -51,15 +54,23 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 			if err != nil {
 				return nil, fmt.Errorf("inspect %s: %w", dir, err)
 			}
-			last = ks
+			last, layout = ks, m.layout
 			name, partition := ks.split()
 			l = Local{View: ks[0] == kindView, Name: name, Partition: partition, Topic: m.topic, Offset: m.offset}
 			found = append(found, l)
 		}
 		if part != partData {
+			if part == partIndex {
+				entries++
+			}
 			continue
 		}
 		v, err := it.ValueAndErr()
+		if err == nil && ks[0] == kindTable && layout != 0 {
+			var n int
+			n, v, err = ks.indexed(db, string(ks.userKey(it.Key())), v)
+			terms += n
+		}
 		if err == nil {
 			err = visit(l, string(ks.userKey(it.Key())), v)
 		}
@@ -70,7 +81,26 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 	if err := it.Error(); err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", dir, err)
 	}
+	if terms != entries {
+		return nil, fmt.Errorf("inspect %s: the indexes have %d entries, expected %d", dir, entries, terms)
+	}
 	return found, nil
+}
+
+// indexed gives the value of an entry of a table with an index, after a look
+// whether the index has what the entry says.
+func (ks keyspace) indexed(db pebble.Reader, key string, b []byte) (terms int, value []byte, err error) {
+	ts, value, err := splitTerms(b)
+	for _, t := range ts {
+		if err == nil {
+			_, closer, missing := db.Get(ks.appendTermKey(nil, t, key))
+			if missing != nil {
+				return 0, nil, fmt.Errorf("key %q is not in the index under the term %x: %w", key, t, missing)
+			}
+			err = closer.Close()
+		}
+	}
+	return len(ts), value, err
 }
 
 // splitKey gives the keyspace of a Pebble key, and which part of it the key is of.
