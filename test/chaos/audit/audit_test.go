@@ -265,12 +265,11 @@ func TestDoctoredLogs(t *testing.T) {
 		}, Wrong, "version is"},
 		"the provenance is another one's": {func(p *product, l *Log) {
 			for i, x := range slices.Backward(l.Entities) {
-				f, ok := x.Value.Field("name")
-				if !ok || len(x.Value.Contributions) < 2 || last(l, x.Key) != i {
+				if _, ok := x.Value.Field("name"); !ok || len(x.Value.Contributions) < 2 || last(l, x.Key) != i {
 					continue
 				}
 				e := clone(t, x.Value)
-				f, _ = e.Field("name")
+				f, _ := e.Field("name")
 				f.Winner = (f.Winner + 1) % int32(len(e.Contributions))
 				l.Entities[i].Value = e
 				return
