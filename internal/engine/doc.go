@@ -46,6 +46,28 @@
 //   - An entry of a table with a Retention expires by the time of the record
 //     that asks, not by the clock, so that a replay decides as the first run did.
 //
+// # Tables
+//
+//	table      a table as this process has it, with a replica per partition
+//	replica    one image of the partition, and whose turn it is to write it
+//	image      what Pebble has: entries, their index, and the mark
+//	store      Goka's storage of a partition that is owned: an overlay over the
+//	           image for the open transaction; states lies above it
+//	logReader  reads a changelog by single requests, to restore an image
+//	follower   reads changelogs on and on, for standbys and for Goka
+//
+// What holds:
+//
+//   - One at a time writes an image: the session that owns the partition, or
+//     the standby. The owner comes first. Each begins by the mark in Pebble and
+//     reads the changelog from there, so a turn may end anywhere.
+//   - A session does not apply a commit to a store that was closed meanwhile:
+//     who has the replica now reads the changelog.
+//   - An index entry is written and removed in the batch that writes the value
+//     it belongs to. The terms of a value lie in front of it in Pebble.
+//   - Readers see an image only after it was opened in this run: before, it may
+//     be of another form.
+//
 // # When partitions come and go
 //
 // A group assigns partition numbers (copartition): a number is that partition

@@ -24,6 +24,9 @@ type image struct {
 	// index of a table, nil if it has none; and the partition, to name it.
 	index     *tableIndex
 	partition int32
+	// fresh has the keys of an image that was begun anew and is being restored;
+	// nil otherwise.
+	fresh *keyFilter
 }
 
 // logPosition finds out what there is of the log that an image is of.
@@ -62,6 +65,9 @@ func (im *image) rebuild(fresh mark) error {
 		return err
 	}
 	im.mark = fresh
+	if im.index != nil {
+		im.fresh = newKeyFilter()
+	}
 	b := im.db.NewBatch()
 	defer b.Close()
 	if err := errors.Join(im.ks.wipe(b), im.ks.putMark(b, fresh)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -302,9 +303,11 @@ func (im *image) add(b *pebble.Batch, key string, w write) error {
 		return im.ks.put(b, key, w.value)
 	}
 	if !w.known {
-		var err error
-		if _, w.before, err = im.get(im.db, key); err != nil {
-			return err
+		if !im.fresh.add(key) {
+			var err error
+			if _, w.before, err = im.get(im.db, key); err != nil {
+				return err
+			}
 		}
 		w.after = im.termsOf(key, w.value, nil)
 	}
@@ -315,6 +318,37 @@ func (im *image) add(b *pebble.Batch, key string, w write) error {
 		return im.ks.put(b, key, nil)
 	}
 	return im.ks.putJoined(b, key, w.after, w.value)
+}
+
+// keyFilter is a Bloom filter of the keys that were written since an image was
+// begun anew: what is not in it needs no look-up. Looking for what is not there
+// is the larger part of restoring an index.
+type keyFilter struct {
+	seed maphash.Seed
+	bits []uint64
+}
+
+// keyFilterBits holds a million keys with one look-up in 70 in vain, in 2 MiB.
+const keyFilterBits = 1 << 24
+
+func newKeyFilter() *keyFilter {
+	return &keyFilter{seed: maphash.MakeSeed(), bits: make([]uint64, keyFilterBits/64)}
+}
+
+// add adds a key; true if it was certainly not there before. A filter that is
+// nil knows nothing.
+func (f *keyFilter) add(key string) (absent bool) {
+	if f == nil {
+		return false
+	}
+	h := maphash.String(f.seed, key)
+	for _, i := range [2]uint64{h % keyFilterBits, (h >> 32) % keyFilterBits} {
+		if bit := uint64(1) << (i % 64); f.bits[i/64]&bit == 0 {
+			f.bits[i/64] |= bit
+			absent = true
+		}
+	}
+	return absent
 }
 
 // get reads a value as committed, with its terms; nil if there is none. The

@@ -341,6 +341,7 @@ func (r *replica) opened(next, end int64) {
 
 // restored ends a restoration.
 func (r *replica) restored() {
+	r.image.fresh = nil // what the owner writes does not go by it
 	r.mu.Lock()
 	r.meter.whole = true
 	x, took := r.restore, time.Since(r.restore.began)
