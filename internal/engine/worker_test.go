@@ -132,15 +132,6 @@ func (w *world) work(dir, instance, rules string) *worker {
 	return p
 }
 
-func (p *worker) alive() bool {
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
-
 // killed waits until the process has died of SIGKILL.
 func (p *worker) killed() {
 	p.t.Helper()
