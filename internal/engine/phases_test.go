@@ -77,3 +77,12 @@ func TestKilledAtEachPhase(t *testing.T) {
 		})
 	}
 }
+
+func (p *worker) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
