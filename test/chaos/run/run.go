@@ -216,7 +216,7 @@ func (w *world) play(ctx context.Context, r *Result) error {
 		return err
 	}
 	w.measure(r, began, ended)
-	w.say("settled after %s: %d deliveries, longest stall %s", time.Since(ended).Round(time.Millisecond), r.Delivered, r.Stall.Round(time.Millisecond))
+	w.say("settled after %s: %d deliveries", time.Since(ended).Round(time.Millisecond), r.Delivered)
 	return w.judge(ctx, r, deliveries)
 }
 
@@ -239,7 +239,9 @@ func (w *world) open() (err error) {
 
 // measure takes the times of the load.
 func (w *world) measure(r *Result, began, ended time.Time) {
-	r.Stall = w.watcher.stall(began, ended)
+	seen, written := w.watcher.stalls(began, ended)
+	r.Stall = seen.d
+	w.say("longest stall: as seen %s, as written %s", seen, written)
 	var times []time.Duration
 	for _, hit := range w.hits {
 		if d, ok := w.watcher.after(hit); ok && hit.Before(ended) {

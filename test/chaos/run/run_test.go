@@ -37,11 +37,11 @@ func TestScenarios(t *testing.T) {
 func TestTimes(t *testing.T) {
 	at := func(s float64) time.Time { return time.Unix(1000, 0).Add(time.Duration(s * float64(time.Second))) }
 	w := &watcher{arrivals: map[int32][]time.Time{0: {at(1), at(2), at(7), at(8)}, 1: {at(1), at(3), at(4), at(9)}}}
-	if d := w.stall(at(0), at(10)); d != 5*time.Second {
-		t.Errorf("stall %s, expected 5s", d)
+	if s, _ := w.stalls(at(0), at(10)); s.d != 5*time.Second || s.partition == 0 && !s.since.Equal(at(2)) || s.partition == 1 && !s.since.Equal(at(4)) {
+		t.Errorf("longest stall %s, expected 5s", s)
 	}
-	if d := w.stall(at(0), at(20)); d != 12*time.Second {
-		t.Errorf("stall up to the end %s, expected 12s", d)
+	if s, _ := w.stalls(at(0), at(20)); s != (stall{12 * time.Second, 0, at(8)}) {
+		t.Errorf("longest stall up to the end %s, expected 12s", s)
 	}
 	if d, ok := w.after(at(2.5)); !ok || d != 4500*time.Millisecond {
 		t.Errorf("after a kill %s, %t, expected 4.5s", d, ok)

@@ -25,9 +25,10 @@ type watcher struct {
 	// next is the offset behind all that was read, visible the last offset of
 	// a record that everybody sees.
 	next, visible map[place]int64
-	// arrivals of changes in each partition, at most one each 10 ms.
-	arrivals map[int32][]time.Time
-	done     chan struct{}
+	// arrivals of changes in each partition, at most one each 10 ms; and when
+	// each of these was written, by its timestamp.
+	arrivals, written map[int32][]time.Time
+	done              chan struct{}
 }
 
 type place struct {
@@ -55,7 +56,7 @@ func watch(ctx context.Context, brokers []string) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{cl: cl, adm: kadm.NewClient(cl), next: map[place]int64{}, visible: map[place]int64{}, arrivals: map[int32][]time.Time{}, done: make(chan struct{})}
+	w := &watcher{cl: cl, adm: kadm.NewClient(cl), next: map[place]int64{}, visible: map[place]int64{}, arrivals: map[int32][]time.Time{}, written: map[int32][]time.Time{}, done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
 		defer cl.Close()
@@ -82,6 +83,7 @@ func (w *watcher) take(fs kgo.Fetches) {
 		}
 		if a := w.arrivals[r.Partition]; len(a) == 0 || now.Sub(a[len(a)-1]) > 10*time.Millisecond {
 			w.arrivals[r.Partition] = append(a, now)
+			w.written[r.Partition] = append(w.written[r.Partition], r.Timestamp)
 		}
 	})
 }
@@ -130,22 +132,43 @@ func (w *watcher) through(station string, ends kadm.ListedOffsets, offsets kadm.
 	return err
 }
 
-// stall gives the longest time without a new change in any partition, between
-// two moments.
-func (w *watcher) stall(from, to time.Time) time.Duration {
+// stall is a time in which a partition had no new change.
+type stall struct {
+	d         time.Duration
+	partition int32
+	since     time.Time
+}
+
+func (s stall) String() string {
+	return fmt.Sprintf("%s in partition %d since %s", s.d.Round(time.Millisecond), s.partition, s.since.Format("15:04:05.000"))
+}
+
+// stalls gives the longest one between two moments, as a reader saw it and as
+// records were written: while a transaction is open, or reading is slow, these
+// differ.
+func (w *watcher) stalls(from, to time.Time) (seen, written stall) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	longest := time.Duration(0)
-	for _, arrivals := range w.arrivals {
+	return longest(w.arrivals, from, to), longest(w.written, from, to)
+}
+
+func longest(times map[int32][]time.Time, from, to time.Time) (worst stall) {
+	for p, ts := range times {
 		last := from
-		for _, a := range arrivals {
+		gap := func(until time.Time) {
+			if d := until.Sub(last); d > worst.d {
+				worst = stall{d, p, last}
+			}
+			last = until
+		}
+		for _, a := range ts {
 			if a.After(from) && a.Before(to) {
-				longest, last = max(longest, a.Sub(last)), a
+				gap(a)
 			}
 		}
-		longest = max(longest, to.Sub(last))
+		gap(to)
 	}
-	return longest
+	return worst
 }
 
 // after gives how long it took from a moment until every partition had a new
