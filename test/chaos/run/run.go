@@ -153,7 +153,7 @@ func (w *world) play(ctx context.Context, r *Result) error {
 	if err := w.startAll(); err != nil {
 		return err
 	}
-	if err := w.awaitReady(2 * time.Minute); err != nil {
+	if err := w.awaitReady(patience); err != nil {
 		return fmt.Errorf("start: %w\n%s", err, tail(w.instances[0].log, 30))
 	}
 	w.healed = false

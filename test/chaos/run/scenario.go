@@ -57,6 +57,7 @@ func Scenarios() []*Scenario {
 			Properties: map[string]string{"log.cleaner.backoff.ms": "500", "log.segment.ms": "2000", "log.cleaner.min.cleanable.ratio": "0.01", "log.cleaner.delete.retention.ms": "1000", "log.roll.ms": "2000"}},
 		{Name: "clocks", Doc: "clocks of the instances that jump by up to an hour, back and forth; kills with it", Brokers: 1, Instances: 2, Clocks: true, Faults: wrongClocks},
 		{Name: "everything", Doc: "kills, pauses, dead brokers and a bad network, all at once", Brokers: 3, Instances: 3, Load: 90 * time.Second, Proxied: true, Failpoints: everywhere, Faults: everything},
+		{Name: "hung-stop", Doc: "SIGTERM of an instance while the only broker hangs for 45 s", Brokers: 1, Instances: 2, Load: 130 * time.Second, Faults: hungStops},
 	}
 }
 
@@ -239,6 +240,25 @@ func zombies(w *world) {
 		w.check("pause", i.signal(syscall.SIGSTOP))
 		time.Sleep(40 * time.Second)
 		w.check("resume", i.signal(syscall.SIGCONT))
+	}
+}
+
+// hungStops stops an instance while nothing answers it. It must be gone before
+// the broker is back.
+func hungStops(w *world) {
+	for w.pause(4*time.Second, 8*time.Second) {
+		i := w.any()
+		w.fault("stop while the broker hangs", "%s", i)
+		w.check("pause broker", w.cluster.PauseBroker(0))
+		began := time.Now()
+		time.Sleep(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
+		w.check("stop", i.signal(syscall.SIGTERM))
+		gone := i.wait(45 * time.Second)
+		w.say("%s stopped after %s: %v", i, time.Since(began).Round(100*time.Millisecond), gone)
+		time.Sleep(time.Until(began.Add(45 * time.Second)))
+		w.check("resume broker", w.cluster.ResumeBroker(0))
+		w.check("stop", i.wait(stopWithin))
+		w.check("start", w.start(i))
 	}
 }
 

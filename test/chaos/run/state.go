@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,7 +79,7 @@ func fullDisk(w *world) {
 			w.check("start", w.start(i))
 		case 1:
 			w.check("stop", i.signal(syscall.SIGTERM))
-			w.check("stop", i.wait(40*time.Second))
+			w.check("stop", i.wait(stopWithin))
 			w.check("start", w.start(i))
 		}
 		time.Sleep(5*time.Second + time.Duration(w.rng.IntN(5000))*time.Millisecond)
@@ -181,72 +182,110 @@ func staleOffsets(w *world) {
 	for w.pause(10*time.Second, 14*time.Second) {
 		w.fault("changelogs begin beyond the folders", "all tables")
 		w.check("stop", w.stopAll("stopped"))
-		w.check("renew changelogs", w.renew())
+		for _, topic := range tables() {
+			w.check("renew "+topic, w.insist(func(ctx context.Context) error { return w.renew(ctx, topic) }))
+		}
 		w.check("start", w.startAll())
 	}
 }
 
-func (w *world) renew() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+// insist repeats what a broker may refuse while it is busy with itself.
+func (w *world) insist(do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
 	defer cancel()
-	for _, topic := range tables() {
-		read, err := audit.Committed(ctx, w.cluster.InsideAddrs(), topic)
-		if err != nil {
+	for {
+		try, done := context.WithTimeout(ctx, time.Minute)
+		err := do(try)
+		done()
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		last := map[string]*kgo.Record{}
-		for _, r := range read[topic] {
-			last[fmt.Sprintf("%d/%s", r.Partition, r.Key)] = r
-		}
-		ends, err := w.adm.ListEndOffsets(ctx, topic)
-		if err != nil {
-			return err
-		}
-		cl, err := kgo.NewClient(kgo.SeedBrokers(w.cluster.InsideAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		if err != nil {
-			return err
-		}
-		for _, r := range last {
-			if r.Value != nil {
-				cl.Produce(ctx, &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}, nil)
-			}
-		}
-		err = cl.Flush(ctx)
-		cl.Close()
-		if err != nil {
-			return err
-		}
-		described, err := w.adm.DescribeTopicConfigs(ctx, topic)
-		if err != nil {
-			return err
-		}
-		policy := "compact"
-		for _, d := range described {
-			for _, c := range d.Configs {
-				if c.Key == "cleanup.policy" {
-					policy = c.MaybeValue()
-				}
-			}
-		}
-		set := func(v string) error {
-			_, err := w.adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: "cleanup.policy", Value: kadm.StringPtr(v)}}, topic)
-			return err
-		}
-		if err := set("compact,delete"); err != nil {
-			return err
-		}
-		gone, err := w.adm.DeleteRecords(ctx, ends.Offsets())
-		if err == nil {
-			err = gone.Error()
-		}
-		if err != nil {
-			return fmt.Errorf("delete the begin of %s: %w", topic, err)
-		}
-		if err := set(policy); err != nil {
-			return err
+		w.say("again: %v", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
 		}
 	}
-	return nil
+}
+
+// renew writes a changelog's last records once more and deletes what is before
+// them. It can be repeated: nothing is deleted that is not written again.
+func (w *world) renew(ctx context.Context, topic string) error {
+	read, err := audit.Committed(ctx, w.cluster.InsideAddrs(), topic)
+	if err != nil {
+		return err
+	}
+	last := map[string]*kgo.Record{}
+	for _, r := range read[topic] {
+		last[fmt.Sprintf("%d/%s", r.Partition, r.Key)] = r
+	}
+	ends, err := w.adm.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.write(ctx, last); err != nil {
+		return err
+	}
+	policy, err := w.cleanup(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if err := w.setCleanup(ctx, topic, "compact,delete"); err != nil {
+		return err
+	}
+	gone, err := w.adm.DeleteRecords(ctx, ends.Offsets())
+	if err == nil {
+		err = gone.Error()
+	}
+	// A policy that is not known everywhere yet forbids to delete.
+	for wait := 0; err != nil && wait < 20; wait++ {
+		time.Sleep(250 * time.Millisecond)
+		if gone, err = w.adm.DeleteRecords(ctx, ends.Offsets()); err == nil {
+			err = gone.Error()
+		}
+	}
+	return errors.Join(err, w.setCleanup(ctx, topic, policy))
+}
+
+func (w *world) write(ctx context.Context, records map[string]*kgo.Record) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.cluster.InsideAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var copies []*kgo.Record
+	for _, r := range records {
+		if r.Value != nil {
+			copies = append(copies, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp})
+		}
+	}
+	return cl.ProduceSync(ctx, copies...).FirstErr()
+}
+
+func (w *world) cleanup(ctx context.Context, topic string) (string, error) {
+	described, err := w.adm.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range described {
+		for _, c := range d.Configs {
+			if c.Key == "cleanup.policy" {
+				return c.MaybeValue(), d.Err
+			}
+		}
+	}
+	return "", fmt.Errorf("topic %s has no cleanup.policy", topic)
+}
+
+func (w *world) setCleanup(ctx context.Context, topic, policy string) error {
+	altered, err := w.adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: "cleanup.policy", Value: kadm.StringPtr(policy)}}, topic)
+	for _, a := range altered {
+		err = errors.Join(err, a.Err)
+	}
+	return err
 }
 
 // compactions let the broker compact changelogs as often as it can, and make
