@@ -76,6 +76,15 @@ type child struct {
 	gone  chan struct{} // closed when its process has been waited for
 }
 
+// firedOf tells that one of the failpoints has fired: views that catch up with
+// what is there may reach theirs before the process is ready.
+func (c *child) firedOf(rules []string) bool {
+	return slices.ContainsFunc(rules, func(rule string) bool {
+		_, err := c.lines.find(": "+rule, 0)
+		return err == nil
+	})
+}
+
 // ended gives a channel that is closed when the child has ended.
 func (c *child) ended() <-chan struct{} {
 	done := make(chan struct{})

@@ -160,13 +160,21 @@ func (h endHook) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time
 	}
 }
 
+// afterLife is what a session that could not end in time still waits for its
+// clients to close.
+const afterLife = time.Second
+
 // close leaves the group, so that others take over at once. After a crash the
 // static membership holds the partitions for this instance instead.
 func (s *session) close() {
+	patience := s.cfg.StopTimeout
+	if s.life.Err() != nil {
+		patience = min(patience, afterLife) // it was all used up: Kafka does not answer
+	}
 	s.endLife()
 	s.recovery.Close()
 	member, _ := s.cl.GroupMetadata()
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	closed := make(chan struct{})
 	go func() {
