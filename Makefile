@@ -15,9 +15,12 @@ DATA_TESTS := TestData|TestPublished|TestPostgresProducts|TestOtherEnvelopes|Tes
 # The tests that need a program with failpoints.
 FAILPOINT_TESTS := ^TestKilledAt
 
-# What the tests on a real Kafka leave out: the tests of the embedded mode, and
-# one that is about merging alone and starts twelve systems.
-NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry
+# What the tests on a real Kafka leave out: the tests of the embedded mode, of
+# local state alone and of the assignor alone, one that is about merging alone
+# and starts twelve systems, and those that only measure.
+NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay
+# What three brokers show no better than one.
+ON_ONE_BROKER := TestKilledAt|TestDiskFull|TestStopWhileDisk|TestPartitionThatCannotRecover|TestStaticMembership|TestUpgradeFromEager|TestIndex|TestStandby|TestReadsGoOn|TestHotKey|TestRebuild|TestReplayChangesNothing|TestKillInTheMiddleOfRepairs
 KAFKA_PACKAGES := ./internal/testkit/kafkatest ./internal/engine ./internal/e2e
 
 .PHONY: help
@@ -49,10 +52,10 @@ test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on th
 		echo "== $$KAFKA_BROKERS; brokers that are not ours are not killed"; \
 		go test -tags kafka,failpoints -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)|TestBroker|TestStopWithoutBroker|TestExactlyOnceUnderEverything' $(KAFKA_PACKAGES); \
 	else \
-		for size in 1 3; do \
-			echo "== brokers: $$size"; \
-			KAFKA_TEST_SIZE=$$size go test -tags kafka,failpoints -count=1 -p 1 -timeout 10m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
-		done; \
+		echo "== brokers: 1"; \
+		KAFKA_TEST_SIZE=1 go test -tags kafka,failpoints -count=1 -p 1 -timeout 15m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
+		echo "== brokers: 3"; \
+		KAFKA_TEST_SIZE=3 go test -tags kafka,failpoints -count=1 -p 1 -timeout 15m -skip '$(NOT_ON_KAFKA)|$(ON_ONE_BROKER)' $(KAFKA_PACKAGES); \
 	fi
 
 .PHONY: chaos
