@@ -54,10 +54,12 @@ func (r *running) ask(from, to string, change func(*Replay)) string {
 	if change != nil {
 		change(&q)
 	}
-	id, err := r.Replay(r.t.Context(), "control", q)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	var id string
+	// A group whose only member is between two sessions refuses it.
+	eventually(r.t, "the replay to be taken", func() (err error) {
+		id, err = r.Replay(r.t.Context(), "control", q)
+		return err
+	})
 	return id
 }
 
