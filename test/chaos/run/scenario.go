@@ -58,6 +58,7 @@ func Scenarios() []*Scenario {
 		{Name: "clocks", Doc: "clocks of the instances that jump by up to an hour, back and forth; kills with it", Brokers: 1, Instances: 2, Clocks: true, Faults: wrongClocks},
 		{Name: "everything", Doc: "kills, pauses, dead brokers and a bad network, all at once", Brokers: 3, Instances: 3, Load: 90 * time.Second, Proxied: true, Failpoints: everywhere, Faults: everything},
 		{Name: "hung-stop", Doc: "SIGTERM of an instance while the only broker hangs for 45 s", Brokers: 1, Instances: 2, Load: 130 * time.Second, Faults: hungStops},
+		{Name: "rebalance-kill", Doc: "kill -9 of an instance in the moment in which partitions move", Brokers: 1, Instances: 2, Faults: killedInRebalance},
 	}
 }
 
