@@ -42,8 +42,8 @@ test: ## Run all tests; needs neither Docker nor a network
 	go test -timeout 5m -tags failpoints -run "$(FAILPOINT_TESTS)" ./internal/engine ./internal/e2e
 
 .PHONY: race
-race: ## Run the tests under the race detector, but for those that kill programs, which it does not see into
-	go test -race -timeout 20m -skip '^TestKillInTheMiddle' ./...
+race: ## Run the tests under the race detector, but for those that kill processes or only measure
+	go test -race -timeout 25m -skip '^TestKillInTheMiddle|^TestProcessesKilled|^TestPartitionsThatStay' ./...
 
 .PHONY: test-kafka
 test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on three brokers; needs Java 17 and Maven
