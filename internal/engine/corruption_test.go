@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // folder fills a folder with the history of three partitions, in several
@@ -167,5 +169,43 @@ func TestDamagedFolder(t *testing.T) {
 	t.Logf("300 damages: %v", counts)
 	if counts["noticed when read"] == 0 || counts["moved aside at the start"] == 0 {
 		t.Error("no damage was noticed: the test tests nothing")
+	}
+}
+
+// panicking is a file system on which the manifest makes whoever reads it
+// panic, as Pebble does over some that are damaged, until armed is false.
+type panicking struct {
+	vfs.FS
+	armed *atomic.Bool
+}
+
+func (p panicking) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if strings.Contains(name, "MANIFEST") && p.armed.CompareAndSwap(true, false) {
+		panic("deleted files after manifest replay")
+	}
+	return p.FS.Open(name, opts...)
+}
+
+// Oracle: a folder over which Pebble panics is moved aside like every other
+// that it cannot open; the process does not end, or it would at each start.
+func TestFolderThatMakesPebblePanic(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	folder(t, dir, 1)
+	var armed atomic.Bool
+	armed.Store(true)
+	cfg := Config{Brokers: []string{"none"}, Dir: dir, Logger: testLog(t), CacheBytes: 1 << 20, MemTableBytes: 16 << 10, fs: panicking{vfs.Default, &armed}}.withDefaults()
+	d, err := openDatabase(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if armed.Load() {
+		t.Error("nothing read the manifest: the test tests nothing")
+	}
+	if _, err := os.Stat(dir + ".corrupt"); err != nil {
+		t.Errorf("the folder was not moved aside: %v", err)
+	}
+	if n := d.db.Metrics().Total().TablesCount; n != 0 {
+		t.Errorf("%d table files in the new folder, expected none", n)
 	}
 }

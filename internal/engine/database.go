@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -111,13 +112,17 @@ func (d *database) moveAside(cause error) error {
 
 func (d *database) openPebble() (err error) {
 	d.disk.setOpened(false)
+	// Pebble panics over some folders that it cannot make sense of, and over
+	// more of them in a build with its own checks, which the race detector
+	// brings. What it then holds is little, and given back with the process.
 	defer func() {
 		switch v := recover().(type) {
 		case nil:
 		case pebbleFatal:
-			err = v // what Pebble holds is given back when the process ends, which is next
+			err = v
 		default:
-			panic(v)
+			err = fmt.Errorf("pebble panicked: %v", v)
+			d.log.Error("pebble: panic while the data directory was opened", "dir", d.dir, "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
 	corrupt := make(chan error, 1)
