@@ -52,9 +52,10 @@ there is no such station or replay.`,
 	c.Flags().BoolVar(&q.DryRun, "dry-run", false, "tell what would change and write nothing")
 	c.Flags().StringVar(&follow, "follow", "", "tell of the replay of this id, which is under way or has ended")
 	c.Flags().StringVar(&cancel, "cancel", "", "end the replay of this id; what it has done stays")
-	c.MarkFlagsMutuallyExclusive("station", "follow", "cancel")
-	c.MarkFlagsOneRequired("station", "follow", "cancel")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := exactlyOne(c, "station", "follow", "cancel"); err != nil {
+			return err
+		}
 		api, err := r.client()
 		if err != nil {
 			return err

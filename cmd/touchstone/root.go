@@ -135,3 +135,25 @@ func noArguments(c *cobra.Command, args []string) error {
 	}
 	return &exitError{code: exitUsage, err: fmt.Errorf("%s: found the argument %q, expected none", c.CommandPath(), args[0]), hint: "see " + c.CommandPath() + " --help"}
 }
+
+// exactlyOne checks that one of these flags is given.
+func exactlyOne(c *cobra.Command, flags ...string) error {
+	var given []string
+	for _, f := range flags {
+		if c.Flags().Changed(f) {
+			given = append(given, "--"+f)
+		}
+	}
+	found := "none of them"
+	switch len(given) {
+	case 1:
+		return nil
+	case 0:
+	default:
+		found = strings.Join(given, " and ")
+	}
+	return &exitError{
+		code: exitUsage, err: fmt.Errorf("%s: found %s, expected exactly one of --%s", c.CommandPath(), found, strings.Join(flags, ", --")),
+		hint: "see " + c.CommandPath() + " --help",
+	}
+}

@@ -133,6 +133,24 @@ func TestDevRefuses(t *testing.T) {
 	}
 }
 
+// What a command cannot do without is wrong usage, told before a server is
+// asked.
+func TestReplayRefuses(t *testing.T) {
+	for _, x := range []struct {
+		args   []string
+		expect string
+	}{
+		{nil, "found none of them, expected exactly one of --station, --follow, --cancel"},
+		{[]string{"--station", "merge", "--cancel", "1"}, "found --station and --cancel, expected exactly one of"},
+		{[]string{"--station", "merge"}, "--from: found nothing, expected earliest"},
+	} {
+		code, _, stderr := call(t.Context(), "", append([]string{"replay", "--server", "http://127.0.0.1:1"}, x.args...)...)
+		if code != int(exitUsage) || !strings.Contains(stderr, x.expect) {
+			t.Errorf("%v: exit code %d: %s, expected %d and %q", x.args, code, stderr, exitUsage, x.expect)
+		}
+	}
+}
+
 // notes is a domain that needs no secrets.
 const notes = `apiVersion: touchstone/v1
 domain: notes

@@ -113,7 +113,10 @@ type Options struct {
 func Start() (c *Cluster, err error) {
 	if given := os.Getenv(EnvBrokers); given != "" {
 		c = &Cluster{addrs: strings.Split(given, ",")}
-		if err = c.connect(); err == nil {
+		if err = answers(c.addrs); err == nil {
+			err = c.connect()
+		}
+		if err == nil {
 			err = errors.Join(c.awaitReady(1), c.claim())
 		}
 		if err != nil {
@@ -128,6 +131,20 @@ func Start() (c *Cluster, err error) {
 		}
 	}
 	return Open(Options{Brokers: size})
+}
+
+// answers tells at once that nobody is at any of the addresses, which a client
+// would go on to try for long.
+func answers(addrs []string) error {
+	var errs []error
+	for _, a := range addrs {
+		conn, err := net.DialTimeout("tcp", a, 5*time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("no broker answers, expected host:port of one that runs: %w", errors.Join(errs...))
 }
 
 // Open starts a cluster, whatever the environment says, and waits until it

@@ -141,5 +141,10 @@ func report(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	// Without runs the report would say that there are none, and drop the plots
+	// of those there were.
+	if _, err := os.Stat(*results); err != nil {
+		return fmt.Errorf("-results: %w", err)
+	}
 	return peers.WriteReport(*results, *into, *img)
 }

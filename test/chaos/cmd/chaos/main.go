@@ -29,11 +29,25 @@ import (
 )
 
 func main() {
-	if err := chaos(); err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		os.Exit(1)
+	err := chaos()
+	if err == nil {
+		return
 	}
+	fmt.Fprintln(os.Stderr, "chaos:", err)
+	var u usage
+	if errors.As(err, &u) {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
+
+// leastSoak has enough samples to compare the first minute with the last.
+const leastSoak = 2 * time.Minute
+
+// usage is an error of who called the program.
+type usage struct{ error }
+
+func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
 
 func chaos() error {
 	var (
@@ -50,6 +64,22 @@ func chaos() error {
 		listAll  = flag.Bool("list", false, "list the scenarios")
 	)
 	flag.Parse()
+	switch {
+	case flag.NArg() > 0:
+		return usagef("found the argument %q, expected flags only; -help lists them", flag.Arg(0))
+	case *duration < 0:
+		return usagef("-duration: found %s, expected at least 0", *duration)
+	case *load < time.Second:
+		return usagef("-load: found %s, expected at least 1s", *load)
+	case *rate < 1:
+		return usagef("-rate: found %d, expected at least 1", *rate)
+	case *senders < 1:
+		return usagef("-senders: found %d, expected at least 1", *senders)
+	case *soak != 0 && *soak < leastSoak:
+		return usagef("-soak: found %s, expected at least %s, or there is nothing to compare", *soak, leastSoak)
+	case *soak != 0 && *scenario != "":
+		return usagef("-soak and -scenario %s: expected one of the two", *scenario)
+	}
 	scenarios := run.Scenarios()
 	if *listAll {
 		for _, s := range scenarios {
@@ -60,7 +90,7 @@ func chaos() error {
 	if *scenario != "" {
 		s, err := run.Find(*scenario)
 		if err != nil {
-			return err
+			return usage{err}
 		}
 		scenarios = []*run.Scenario{s}
 	}
@@ -128,7 +158,7 @@ func soaked(r *run.Result, samples []run.Sample) error {
 		tell(r)
 	}
 	if len(samples) < 12 {
-		return fmt.Errorf("%d samples, expected at least 12: two minutes", len(samples))
+		return fmt.Errorf("%d samples, expected at least 12: one every ten seconds", len(samples))
 	}
 	fmt.Printf("\n%d deliveries in %s, %s. Of an instance that was not restarted, in the second half of that time:\n\n", r.Delivered, r.Load, r.FaultList())
 	fmt.Println("| | first minute | last minute | slope per hour |")
