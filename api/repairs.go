@@ -293,6 +293,11 @@ func (a *API) waiting(r *http.Request, q map[string]string) (context.Context, co
 }
 
 func (a *API) getReplay(w http.ResponseWriter, r *http.Request) error {
+	return followed(a, w, r, Repairs.Replay)
+}
+
+// followed answers with how far one has come, at once or when it goes on.
+func followed[T any](a *API, w http.ResponseWriter, r *http.Request, get func(Repairs, context.Context, string) (T, error)) error {
 	x, err := a.repairs()
 	if err != nil {
 		return err
@@ -306,7 +311,7 @@ func (a *API) getReplay(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer cancel()
-	s, err := x.Replay(ctx, mux.Vars(r)["id"])
+	s, err := get(x, ctx, mux.Vars(r)["id"])
 	if err != nil {
 		return err
 	}
@@ -378,25 +383,7 @@ func (a *API) postRebuild(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getRebuild(w http.ResponseWriter, r *http.Request) error {
-	x, err := a.repairs()
-	if err != nil {
-		return err
-	}
-	q, err := query(r, "wait")
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := a.waiting(r, q)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	s, err := x.Rebuild(ctx, mux.Vars(r)["id"])
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	return answer(w, http.StatusOK, s)
+	return followed(a, w, r, Repairs.Rebuild)
 }
 
 // letterPage is one page of dead letters.

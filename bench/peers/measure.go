@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/touchstone-platform/touchstone/bench/peers/workload"
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 )
 
 // Run is one measured run of one subject.
@@ -159,10 +160,10 @@ func (t *trial) look(ctx context.Context) (x sample, err error) {
 	var errs [8]error
 	x.committed, errs[0] = t.w.committed(ctx, t.s.group())
 	x.at = time.Now()
-	x.app, errs[1] = cpuTime(t.p.pid())
+	x.app, errs[1] = cpuTime(t.p.PID())
 	x.broker, errs[2] = cpuTime(t.broker)
 	x.self, errs[3] = cpuTime(os.Getpid())
-	x.wrote, x.disk, errs[4] = written(t.p.pid())
+	x.wrote, x.disk, errs[4] = written(t.p.PID())
 	x.brokerWrote, _, errs[5] = written(t.broker)
 	x.machine, errs[6] = readMachine()
 	x.kernel, errs[7] = kernelTime()
@@ -190,7 +191,7 @@ func (t *trial) await(ctx context.Context, atLeast int64) (sample, error) {
 			last, moved = n, time.Now()
 		}
 		if time.Since(moved) > stall {
-			return sample{}, fmt.Errorf("%s has committed %d of %d facts and nothing for %s; end of its log:\n%s", t.s, last, atLeast, stall, tail(t.p.log, 30))
+			return sample{}, fmt.Errorf("%s has committed %d of %d facts and nothing for %s; end of its log:\n%s", t.s, last, atLeast, stall, child.Tail(t.p.log, 30))
 		}
 		select {
 		case <-ctx.Done():
@@ -225,7 +226,7 @@ func (t *trial) drain(ctx context.Context, r *Run) error {
 	if _, err := t.await(ctx, int64(r.Warmup)); err != nil {
 		return err
 	}
-	if err := forgetPeak(t.p.pid()); err != nil {
+	if err := forgetPeak(t.p.PID()); err != nil {
 		return err
 	}
 	from, err := t.look(ctx)
@@ -236,7 +237,7 @@ func (t *trial) drain(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	peak, err := peakMemory(t.p.pid())
+	peak, err := peakMemory(t.p.PID())
 	if err != nil {
 		return err
 	}
@@ -271,7 +272,7 @@ func (t *trial) recover(ctx context.Context, r *Run) error {
 		return err
 	}
 	killed := time.Now()
-	t.p.kill()
+	t.p.Kill()
 	dead, err := t.w.committed(ctx, t.s.group())
 	if err != nil {
 		return err
@@ -288,7 +289,7 @@ func (t *trial) recover(ctx context.Context, r *Run) error {
 		return err
 	}
 	k.FirstCommit = first.at.Sub(killed).Seconds()
-	if k.RestoredBytes, err = readBytes(t.p.pid()); err != nil {
+	if k.RestoredBytes, err = readBytes(t.p.PID()); err != nil {
 		return err
 	}
 	to, err := t.await(ctx, total)

@@ -13,65 +13,35 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 )
 
 // process is a subject that runs. It does not outlive the benchmark.
 type process struct {
-	cmd  *exec.Cmd
-	log  string
-	done chan struct{}
-	err  error // how it ended, once done is closed
+	*child.Process
+	log string
 }
 
 // startProcess starts a command on some processors; its output goes to a file.
 func startProcess(cpus, log string, env []string, command ...string) (*process, error) {
-	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	// taskset executes the command in its own place. All processors are named
+	// as well: a child would be where this program is kept.
+	cmd := exec.Command("taskset", append([]string{"-c", cmp.Or(cpus, allCPUs())}, command...)...)
+	cmd.Env = append(os.Environ(), env...)
+	p, err := child.Start(cmd, log, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() // the child has its own
-	// taskset executes the command in its own place. All processors are named
-	// as well: a child would be where this program is kept.
-	command = append([]string{"taskset", "-c", cmp.Or(cpus, allCPUs())}, command...)
-	p := &process{cmd: exec.Command(command[0], command[1:]...), log: log, done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.Env = append(os.Environ(), env...)
-	// The kernel kills the child when the thread that started it ends; so that
-	// thread is kept for as long as the child lives.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = p.cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", strings.Join(command, " "), err)
-	}
-	return p, nil
+	return &process{Process: p, log: log}, nil
 }
-
-func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // alive gives nil, or how the process ended and its last words.
 func (p *process) alive() error {
-	select {
-	case <-p.done:
-		return fmt.Errorf("it has ended (%v); end of its log:\n%s", p.err, tail(p.log, 30))
-	default:
+	if !p.Ended() {
 		return nil
 	}
-}
-
-// kill kills and waits for the end.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended already
-	<-p.done
+	return fmt.Errorf("it has ended (%v); end of its log:\n%s", p.Err(), child.Tail(p.log, 30))
 }
 
 // stop asks the process to end, and kills it if it does not.
@@ -79,25 +49,16 @@ func (p *process) stop(within time.Duration) error {
 	if err := p.alive(); err != nil {
 		return err
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 		return nil
 	case <-time.After(within):
-		p.kill()
-		return fmt.Errorf("it did not end within %s of SIGTERM; end of its log:\n%s", within, tail(p.log, 30))
+		p.Kill()
+		return fmt.Errorf("it did not end within %s of SIGTERM; end of its log:\n%s", within, child.Tail(p.log, 30))
 	}
-}
-
-func tail(path string, lines int) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.SplitAfter(string(b), "\n")
-	return strings.Join(all[max(0, len(all)-lines-1):], "")
 }
 
 // ticks of /proc are hundredths of a second on Linux, whatever the kernel uses

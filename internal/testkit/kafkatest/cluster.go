@@ -26,14 +26,14 @@ func (c *Cluster) PID(i int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return n.p.cmd.Process.Pid, nil
+	return n.p.PID(), nil
 }
 
 // KillBroker kills a broker with SIGKILL and waits for its end.
 func (c *Cluster) KillBroker(i int) error {
 	n, err := c.node(i)
 	if err == nil {
-		n.p.kill()
+		n.p.Kill()
 	}
 	return err
 }
@@ -47,7 +47,7 @@ func (c *Cluster) StartKilled() error {
 		if err != nil {
 			return err
 		}
-		if n.p.alive() != nil {
+		if alive(n.p) != nil {
 			dead++
 			if err := c.start(n); err != nil {
 				return err
@@ -92,7 +92,7 @@ func (c *Cluster) PauseBroker(i int) error {
 	if err != nil {
 		return err
 	}
-	if err := n.p.signal(syscall.SIGSTOP); err != nil {
+	if err := n.p.Signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pause broker %d: %w", n.id, err)
 	}
 	return nil
@@ -101,11 +101,11 @@ func (c *Cluster) PauseBroker(i int) error {
 // ResumeBroker lets a paused broker go on. A dead one stays dead.
 func (c *Cluster) ResumeBroker(i int) error {
 	n, err := c.node(i)
-	if err != nil || n.p.alive() != nil {
+	if err != nil || alive(n.p) != nil {
 		return err
 	}
-	if err := n.p.signal(syscall.SIGCONT); err != nil {
-		return fmt.Errorf("resume broker %d: %w", n.id, errors.Join(err, n.p.alive()))
+	if err := n.p.Signal(syscall.SIGCONT); err != nil {
+		return fmt.Errorf("resume broker %d: %w", n.id, errors.Join(err, alive(n.p)))
 	}
 	return nil
 }

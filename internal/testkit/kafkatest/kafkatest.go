@@ -39,6 +39,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 )
 
 // The variables that choose the cluster.
@@ -66,7 +68,7 @@ type node struct {
 	config string
 	log    string
 	addr   string
-	p      *process
+	p      *child.Process
 }
 
 // Main is for TestMain: it starts a cluster, gives it to use, runs the tests,
@@ -196,7 +198,7 @@ func (c *Cluster) connect() (err error) {
 func (c *Cluster) awaitReady(size int) error {
 	return await(90*time.Second, func(ctx context.Context) error {
 		for _, n := range c.nodes {
-			if err := n.p.alive(); err != nil {
+			if err := alive(n.p); err != nil {
 				return final{fmt.Errorf("broker %d: %w", n.id, err)}
 			}
 		}
@@ -278,7 +280,7 @@ func (c *Cluster) Close(keepLogs bool) {
 	}
 	for _, n := range c.nodes {
 		if n.p != nil {
-			n.p.kill()
+			n.p.Kill()
 		}
 	}
 	if c.dir == "" {
@@ -301,7 +303,7 @@ func (c *Cluster) Excerpt() string {
 	}
 	var b strings.Builder
 	for _, n := range c.nodes {
-		fmt.Fprintf(&b, "--- broker %d at %s, end of %s\n%s", n.id, n.addr, n.log, tail(n.log, 40))
+		fmt.Fprintf(&b, "--- broker %d at %s, end of %s\n%s", n.id, n.addr, n.log, child.Tail(n.log, 40))
 	}
 	return b.String()
 }

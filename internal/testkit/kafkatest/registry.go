@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 )
 
 // Registry is a running Apicurio Registry. It keeps schemas in memory: one
@@ -18,7 +20,7 @@ import (
 type Registry struct {
 	dir string
 	url string
-	p   *process
+	p   *child.Process
 }
 
 // StartRegistry starts Apicurio Registry and waits until it answers.
@@ -39,14 +41,14 @@ func StartRegistry() (r *Registry, err error) {
 	r.p, err = startJava(log, append(javaOptions(256), "-Dquarkus.http.host=127.0.0.1", fmt.Sprintf("-Dquarkus.http.port=%d", ports[0]), "-jar", jar)...)
 	if err == nil {
 		err = await(60*time.Second, func(ctx context.Context) error {
-			if err := r.p.alive(); err != nil {
+			if err := alive(r.p); err != nil {
 				return final{err}
 			}
 			return r.ping(ctx)
 		})
 	}
 	if err != nil {
-		err = fmt.Errorf("start Apicurio Registry: %w\n%s", err, tail(log, 40))
+		err = fmt.Errorf("start Apicurio Registry: %w\n%s", err, child.Tail(log, 40))
 		r.Close()
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (r *Registry) URL() string { return r.url }
 // Close ends it.
 func (r *Registry) Close() {
 	if r.p != nil {
-		r.p.kill()
+		r.p.Kill()
 	}
 	os.RemoveAll(r.dir)
 }

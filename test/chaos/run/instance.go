@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,13 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/touchstone-platform/touchstone/internal/failpoint"
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 )
 
 // instance is one `touchstone serve` with a data folder of its own, through all
@@ -40,8 +39,7 @@ type instance struct {
 
 // life is that of one process.
 type life struct {
-	cmd    *exec.Cmd
-	done   chan struct{} // closed when it has ended
+	*child.Process
 	paused bool
 	meant  bool // somebody ends it on purpose
 	mortal bool // it may kill itself at a failpoint
@@ -58,43 +56,38 @@ func (i *instance) start(env ...string) error {
 	if i.alive() {
 		return nil
 	}
+	if err := i.note(env); err != nil {
+		return err
+	}
+	cmd := exec.Command(i.bin, i.args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GOMAXPROCS=2"}
+	cmd.Env = append(cmd.Env, env...)
+	l := &life{mortal: strings.Contains(strings.Join(env, " "), failpoint.RulesEnv+"=")}
+	p, err := child.Start(cmd, i.log, func(err error) {
+		i.mu.Lock()
+		meant := l.meant
+		i.mu.Unlock()
+		if !meant {
+			i.died(i, cause(l, err, i.log))
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", i, err)
+	}
+	l.Process = p
+	i.life = l
+	i.starts++
+	return nil
+}
+
+// note writes into the log that a process is started.
+func (i *instance) note(env []string) error {
 	out, err := os.OpenFile(i.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer out.Close() // the child has its own
 	fmt.Fprintf(out, "--- start %d of %s at %s %s\n", i.starts+1, i, time.Now().Format("15:04:05.000"), strings.Join(env, " "))
-	cmd := exec.Command(i.bin, i.args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GOMAXPROCS=2"}
-	cmd.Env = append(cmd.Env, env...)
-	cmd.Stdout, cmd.Stderr = out, out
-	// No instance outlives the run, however that ends. The kernel kills the
-	// child when the thread that started it ends; so that thread is kept.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	l, started := &life{cmd: cmd, done: make(chan struct{}), mortal: strings.Contains(strings.Join(env, " "), failpoint.RulesEnv+"=")}, make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		err = cmd.Wait()
-		i.mu.Lock()
-		meant := l.meant
-		i.mu.Unlock()
-		close(l.done)
-		if !meant {
-			i.died(i, cause(l, err, i.log))
-		}
-	}()
-	if err := <-started; err != nil {
-		return fmt.Errorf("start %s: %w", i, err)
-	}
-	i.life = l
-	i.starts++
-	return nil
+	return out.Close()
 }
 
 // cause tells how a process ended that nobody ended.
@@ -105,20 +98,12 @@ func cause(l *life, err error, log string) string {
 			return ""
 		}
 	}
-	return fmt.Sprintf("ended by itself: %v\n%s", err, tail(log, 30))
+	return fmt.Sprintf("ended by itself: %v\n%s", err, child.Tail(log, 30))
 }
 
 // alive tells whether the process runs. Callers hold mu.
 func (i *instance) alive() bool {
-	if i.life == nil {
-		return false
-	}
-	select {
-	case <-i.life.done:
-		return false
-	default:
-		return true
-	}
+	return i.life != nil && !i.life.Ended()
 }
 
 func (i *instance) running() bool {
@@ -150,7 +135,7 @@ func (i *instance) signal(s syscall.Signal) error {
 	case syscall.SIGCONT:
 		i.life.paused = false
 	}
-	return i.life.cmd.Process.Signal(s)
+	return i.life.Signal(s)
 }
 
 // kill ends the process with SIGKILL and waits until it is gone.
@@ -172,7 +157,7 @@ func (i *instance) stop() error {
 		return err
 	}
 	if err := i.wait(stopWithin); err != nil {
-		return errors.Join(fmt.Errorf("%s did not stop on SIGTERM: %w\n%s", i, err, tail(i.log, 20)), i.kill())
+		return errors.Join(fmt.Errorf("%s did not stop on SIGTERM: %w\n%s", i, err, child.Tail(i.log, 20)), i.kill())
 	}
 	return nil
 }
@@ -185,7 +170,7 @@ func (i *instance) wait(within time.Duration) error {
 		return nil
 	}
 	select {
-	case <-l.done:
+	case <-l.Done():
 		return nil
 	case <-time.After(within):
 		return fmt.Errorf("it runs still after %s", within)
@@ -204,16 +189,6 @@ func (i *instance) ready(c *http.Client) bool {
 
 // pebble is the folder of its local state.
 func (i *instance) pebble() string { return filepath.Join(i.dir, "state") }
-
-// tail gives the last lines of a file.
-func tail(path string, lines int) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := bytes.SplitAfter(b, []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines-1):], nil))
-}
 
 // freePort gives a port that nobody listens on, below those that the system
 // gives to outgoing connections and those that brokers take. It is drawn, so

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 	"github.com/touchstone-platform/touchstone/internal/testkit/kafkatest"
 	"github.com/touchstone-platform/touchstone/test/chaos/audit"
 	"github.com/touchstone-platform/touchstone/test/chaos/workload"
@@ -154,7 +155,7 @@ func (w *world) play(ctx context.Context, r *Result) error {
 		return err
 	}
 	if err := w.awaitReady(patience); err != nil {
-		return fmt.Errorf("start: %w\n%s", err, tail(w.instances[0].log, 30))
+		return fmt.Errorf("start: %w\n%s", err, child.Tail(w.instances[0].log, 30))
 	}
 	w.healed = false
 	var err error

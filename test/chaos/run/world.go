@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/internal/failpoint"
+	"github.com/touchstone-platform/touchstone/internal/testkit/child"
 	"github.com/touchstone-platform/touchstone/internal/testkit/kafkatest"
 	"github.com/touchstone-platform/touchstone/test/chaos/audit"
 	"github.com/touchstone-platform/touchstone/topology"
@@ -166,7 +167,7 @@ func (w *world) died(i *instance, why string) {
 
 // lastFailpoint gives the last line of a log that tells of one.
 func lastFailpoint(log string) string {
-	lines := strings.Split(tail(log, 20), "\n")
+	lines := strings.Split(child.Tail(log, 20), "\n")
 	for k := len(lines) - 1; k >= 0; k-- {
 		if strings.HasPrefix(lines[k], "failpoint: ") {
 			return lines[k]
