@@ -20,7 +20,7 @@ FAILPOINT_TESTS := ^TestKilledAt
 # and starts twelve systems, and those that only measure.
 NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay
 # What three brokers show no better than one.
-ON_ONE_BROKER := TestKilledAt|TestDiskFull|TestStopWhileDisk|TestPartitionThatCannotRecover|TestStaticMembership|TestUpgradeFromEager|TestIndex|TestStandby|TestReadsGoOn|TestHotKey|TestRebuild|TestReplayChangesNothing|TestKillInTheMiddleOfRepairs
+ON_ONE_BROKER := TestKilledAt|TestDiskFull|TestStopWhileDisk|TestPartitionThatCannotRecover|TestStaticMembership|TestUpgradeFromEager|TestIndex|TestStandby|TestReadsGoOn|TestHotKey|TestRebuild|TestReplayChangesNothing|TestKillInTheMiddleOfRepairs|TestTableCompactedToTheEnd|TestData|TestReadme|TestBadDeliveries|TestDeadLettersAreRedriven|TestRecreatedTopic|TestFeed|TestViewOf
 KAFKA_PACKAGES := ./internal/testkit/kafkatest ./internal/engine ./internal/e2e
 
 .PHONY: help

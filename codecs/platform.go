@@ -159,6 +159,24 @@ const maxScratch = 1 << 20
 
 // Encode takes *T or T. The result is its only allocation.
 func (c *structCodec[T]) Encode(value any) ([]byte, error) {
+	buf := c.scratch.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= maxScratch {
+			c.scratch.Put(buf)
+		}
+	}()
+	b, err := c.AppendEncode((*buf)[:0], value)
+	if err != nil {
+		return nil, err
+	}
+	*buf = b
+	out := make([]byte, len(b))
+	copy(out, b)
+	return out, nil
+}
+
+// AppendEncode appends the framed bytes of a value, a *T or T, to dst.
+func (c *structCodec[T]) AppendEncode(dst []byte, value any) ([]byte, error) {
 	var p *T
 	switch v := value.(type) {
 	case *T:
@@ -169,20 +187,11 @@ func (c *structCodec[T]) Encode(value any) ([]byte, error) {
 	if p == nil {
 		return nil, failure.New(failure.Poison, "encode", string(c.record), "found %T, expected %T", value, p)
 	}
-	buf := c.scratch.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= maxScratch {
-			c.scratch.Put(buf)
-		}
-	}()
-	b, err := c.schema.AppendEncode(appendHeader((*buf)[:0], c.id), p)
+	b, err := c.schema.AppendEncode(appendHeader(dst, c.id), p)
 	if err != nil {
 		return nil, failure.Wrap(failure.Poison, "encode", string(c.record), err)
 	}
-	*buf = b
-	out := make([]byte, len(b))
-	copy(out, b)
-	return out, nil
+	return b, nil
 }
 
 // Decode gives a *T. Bytes that were written with another version of the schema

@@ -53,12 +53,15 @@ func (c *counter) Step(state any, rec processors.Record) (processors.Effects, er
 // intCodec is a decimal number; "bad" and the like do not decode, -1 does not encode.
 type intCodec struct{}
 
-func (intCodec) Encode(v any) ([]byte, error) {
+var _ appender = intCodec{}
+
+func (c intCodec) Encode(v any) ([]byte, error) { return c.AppendEncode(nil, v) }
+func (intCodec) AppendEncode(dst []byte, v any) ([]byte, error) {
 	n, ok := v.(int)
 	if !ok || n == -1 {
 		return nil, fmt.Errorf("%v is not a number", v)
 	}
-	return []byte(strconv.Itoa(n)), nil
+	return strconv.AppendInt(dst, int64(n), 10), nil
 }
 func (intCodec) Decode(b []byte) (any, error) { return strconv.Atoi(string(b)) }
 

@@ -79,7 +79,13 @@ func (im *image) rebuild(fresh mark) error {
 // take writes what a log has brought as one batch: of each key the last
 // record, and the mark that says that all before next is in.
 func (im *image) take(fetches [][]*kgo.Record, next int64) error {
-	b := im.db.NewBatch()
+	bytes := 0
+	for _, rs := range fetches {
+		for _, r := range rs {
+			bytes += len(r.Key) + len(r.Value) + entryBytes
+		}
+	}
+	b := newBatch(im.db, bytes)
 	defer b.Close()
 	var last map[string]*kgo.Record // by key; only what is costly to write is looked through
 	if im.index != nil {
@@ -127,6 +133,15 @@ func (im *image) take(fetches [][]*kgo.Record, next int64) error {
 	}
 	im.mark = m
 	return nil
+}
+
+// entryBytes is about what an entry of a batch takes beside its key and value.
+const entryBytes = 40
+
+// newBatch makes a batch with room for so many bytes, which would else be moved
+// again and again while it grows.
+func newBatch(db *pebble.DB, bytes int) *pebble.Batch {
+	return db.NewBatchWithSize(bytes+1024, pebble.WithMaxRetainedSizeBytes(4<<20))
 }
 
 // commitLocal applies a batch to local state. There is no write-ahead log to

@@ -24,6 +24,13 @@ type Codec interface {
 	Decode(data []byte) (any, error)
 }
 
+// appender is a codec that encodes into memory that it is given, and whose
+// decoded values keep nothing of the bytes they were made from: memory of values
+// of a table can be used again then.
+type appender interface {
+	AppendEncode(dst []byte, value any) ([]byte, error)
+}
+
 // Edge is a stream with its codec.
 type Edge struct {
 	Stream string
@@ -274,7 +281,7 @@ func (s *session) openTable(ctx context.Context, partition int32) *states {
 	if !s.p.spec.Uncached {
 		c = newCache(&s.p.engine.caches, &s.p.metrics.cache)
 	}
-	return newStates(newTableStore(ctx, s.p.table.replica(partition)), c)
+	return newStates(newTableStore(ctx, s.p.table.replica(partition)), c, s.p.spec.Table)
 }
 
 // leave removes a static member from its group. The broker refuses it if

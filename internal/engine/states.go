@@ -27,6 +27,13 @@ type states struct {
 	written map[string]*writtenState
 	order   []*writtenState // as first written
 	free    []*writtenState
+
+	codec Codec
+	// append is the codec if it can use memory again; what it then has is in
+	// spare: that of values which are in Pebble, or which were written over.
+	append     appender
+	spare      [][]byte
+	spareBytes int
 }
 
 // writtenState is what the open transaction has written last for a key.
@@ -43,6 +50,7 @@ type writtenState struct {
 
 // taken is a value on its way through a step.
 type taken struct {
+	table  *states
 	key    string
 	exists bool
 	state  any         // nil: to be decoded
@@ -53,13 +61,15 @@ type taken struct {
 	cached *cached
 }
 
-func newStates(st *store, c *cache) *states {
-	return &states{store: st, cache: c, written: map[string]*writtenState{}}
+func newStates(st *store, c *cache, codec Codec) *states {
+	s := &states{store: st, cache: c, written: map[string]*writtenState{}, codec: codec}
+	s.append, _ = codec.(appender)
+	return s
 }
 
 // take gives the value of a key as it was written last, be it committed or not.
 func (s *states) take(key string) (taken, error) {
-	t := taken{key: key}
+	t := taken{table: s, key: key}
 	if w := s.written[key]; w != nil {
 		t.from, t.exists, t.state = w, w.value != nil, w.state
 		w.state = nil
@@ -104,7 +114,34 @@ func (s *states) set(t *taken, value []byte, state any, by *outputOrigin) {
 		s.written[t.key] = w
 		s.order = append(s.order, w)
 	}
+	s.recycle(w.value)
 	w.value, w.state, w.by = value, state, by
+}
+
+// Bounds of the memory that is kept for values.
+const (
+	spareBytes    = 4 << 20 // of a partition
+	maxSpareValue = 64 << 10
+)
+
+// encode gives the bytes of a value, which set takes.
+func (s *states) encode(value any) ([]byte, error) {
+	n := len(s.spare)
+	if s.append == nil || n == 0 {
+		return s.codec.Encode(value)
+	}
+	buf := s.spare[n-1]
+	s.spare[n-1], s.spare = nil, s.spare[:n-1]
+	s.spareBytes -= cap(buf)
+	return s.append.AppendEncode(buf, value)
+}
+
+// recycle keeps the memory of a value that nobody reads any more.
+func (s *states) recycle(b []byte) {
+	if s.append != nil && cap(b) > 0 && cap(b) <= maxSpareValue && s.spareBytes+cap(b) <= spareBytes {
+		s.spare = append(s.spare, b[:0])
+		s.spareBytes += cap(b)
+	}
 }
 
 // flush writes what the transaction leaves into the changelog, and has the
@@ -126,6 +163,9 @@ func (s *states) applied(ok bool) {
 	if ok {
 		for _, w := range s.order {
 			s.cache.put(w.key, w.state, len(w.value), w.again, w.terms)
+			// The changelog has it as well: the transaction has ended. One that
+			// was aborted may still be on its way out of the client.
+			s.recycle(w.value)
 		}
 	}
 	s.forget()

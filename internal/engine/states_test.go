@@ -23,8 +23,11 @@ type trail struct{ steps []string }
 
 type trailCodec struct{}
 
-func (trailCodec) Encode(v any) ([]byte, error) {
-	return []byte(strings.Join(v.(*trail).steps, " ")), nil
+var _ appender = trailCodec{}
+
+func (c trailCodec) Encode(v any) ([]byte, error) { return c.AppendEncode(nil, v) }
+func (trailCodec) AppendEncode(dst []byte, v any) ([]byte, error) {
+	return append(dst, strings.Join(v.(*trail).steps, " ")...), nil
 }
 func (trailCodec) Decode(b []byte) (any, error) { return &trail{strings.Fields(string(b))}, nil }
 

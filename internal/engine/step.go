@@ -204,7 +204,7 @@ func (st *step) try(in *input, stored *taken) (w writes, err error) {
 		if st.p.spec.Table == nil {
 			return fail(failure.New(failure.Poison, "effects of", in.rec.Key, "State from a station without a table"))
 		}
-		if w.state, err = st.p.spec.Table.Encode(effects.State); err != nil {
+		if w.state, err = st.encodeState(stored.table, effects.State); err != nil {
 			return fail(failure.Wrap(ownKind(err), "encode state of", in.rec.Key, err))
 		}
 		if n := len(in.rec.Key) + len(w.state); n > st.s.cfg.MaxRecordBytes {
@@ -218,6 +218,14 @@ func (st *step) try(in *input, stored *taken) (w writes, err error) {
 	}
 	w.dead, w.emits = effects.DeadLetter, effects.Emit
 	return w, nil
+}
+
+// encodeState uses the table's memory, if there is a table: a rehearsal has none.
+func (st *step) encodeState(t *states, state any) ([]byte, error) {
+	if t == nil {
+		return st.p.spec.Table.Encode(state)
+	}
+	return t.encode(state)
 }
 
 // step calls the station.

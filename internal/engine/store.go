@@ -210,7 +210,7 @@ func (s *store) write() error {
 	if err := s.disk.admit(); err != nil {
 		return err
 	}
-	b := s.db.NewBatch()
+	b := newBatch(s.db, s.batchBytesLocked())
 	defer b.Close()
 	if err := s.addTo(b); err != nil {
 		return err
@@ -224,6 +224,15 @@ func (s *store) write() error {
 	}
 	return nil
 }
+
+// batchBytes is about how large the batch becomes that takes the overlay.
+func (s *store) batchBytes() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.batchBytesLocked()
+}
+
+func (s *store) batchBytesLocked() int { return s.overlayBytes + len(s.overlay)*entryBytes }
 
 func (s *store) addTo(b *pebble.Batch) error {
 	for k, w := range s.overlay {

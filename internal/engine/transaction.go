@@ -372,13 +372,17 @@ func (s *session) apply() error {
 	if err := s.p.engine.db.disk.admit(); err != nil {
 		return err
 	}
-	b := s.db.NewBatch()
-	defer b.Close()
 	s.tx.ackMu.Lock()
 	defer s.tx.ackMu.Unlock()
 	if len(s.tx.changelog) == 0 {
 		return nil
 	}
+	bytes := 0
+	for p := range s.tx.changelog {
+		bytes += tables[p].batchBytes()
+	}
+	b := newBatch(s.db, bytes)
+	defer b.Close()
 	touched := make([]*states, 0, len(s.tx.changelog))
 	written := false
 	defer func() {
