@@ -47,8 +47,17 @@ func Merge(domain *definition.Domain, r *definition.Resource, e *canonical.Entit
 	if !joined && e.Definition == domain.Fingerprint {
 		return Result{Entity: e, Rejected: rejected}, nil
 	}
-	e.Definition = domain.Fingerprint
-	if err := Resolve(r, e); err != nil {
+	var changed []event.FieldChange
+	var err error
+	if e.Definition == domain.Fingerprint && e.Exists && !f.Signal.Deleted && byName(f.Signal.Fields) {
+		changed, err = resolveClaimed(r, e, f.Signal.Fields)
+	} else {
+		e.Definition = domain.Fingerprint
+		if err = Resolve(r, e); err == nil {
+			changed = changedFields(before.fields, e)
+		}
+	}
+	if err != nil {
 		return Result{}, err
 	}
 	for _, x := range e.Rejections {
@@ -56,7 +65,7 @@ func Merge(domain *definition.Domain, r *definition.Resource, e *canonical.Entit
 			rejected = append(rejected, x)
 		}
 	}
-	change := diff(before, e, &f.Signal)
+	change := diff(before, changed, e, &f.Signal)
 	if change != nil {
 		e.Version++
 		if e.Version == 1 {
@@ -225,23 +234,13 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 	}
 	previous := e.Fields
 	fields := make([]canonical.Field, 0, max(len(previous), len(r.Fields)))
-	leaders := groupWinners(r, e)
-	var buf [8]claim
-	var small [8]int
-	at := append(cursors(small[:0]), make([]int, len(e.Contributions))...)
+	x := resolver{r: r, e: e, moved: moved, leaders: groupWinners(r, e)}
+	x.begin()
 	old := 0 // in previous, which is sorted by name as the resource's fields are
 	for _, f := range r.Fields {
-		var w winner
-		switch {
-		case r.Lifecycle != nil && f.Name == r.Lifecycle.Field:
-			w = stateWinner(e, moved)
-		case f.Group != "":
-			w = leaders.value(r, e, f)
-		default:
-			var err error
-			if w, err = choose(f, e, at.liveClaims(buf[:0], f.Name, f.Authority, f.MaxAge, e)); err != nil {
-				return err
-			}
+		w, err := x.resolve(f)
+		if err != nil {
+			return err
 		}
 		if !w.value.Present() {
 			continue
@@ -259,6 +258,88 @@ func Resolve(r *definition.Resource, e *canonical.Entity) error {
 	return nil
 }
 
+// resolver decides one field after the other, in the order of their names.
+type resolver struct {
+	r       *definition.Resource
+	e       *canonical.Entity
+	moved   *canonical.Move
+	leaders leaders
+	at      cursors
+	claims  [8]claim
+	small   [8]int
+}
+
+func (x *resolver) begin() {
+	x.at = append(cursors(x.small[:0]), make([]int, len(x.e.Contributions))...)
+}
+
+func (x *resolver) resolve(f *definition.Field) (winner, error) {
+	switch {
+	case x.r.Lifecycle != nil && f.Name == x.r.Lifecycle.Field:
+		return stateWinner(x.e, x.moved), nil
+	case f.Group != "":
+		return x.leaders.value(x.r, x.e, f), nil
+	}
+	return choose(f, x.e, x.at.liveClaims(x.claims[:0], f.Name, f.Authority, f.MaxAge, x.e))
+}
+
+// byName tells whether claims are in the order in which resolveClaimed walks
+// them.
+func byName(claims []canonical.Named) bool {
+	for i := 1; i < len(claims); i++ {
+		if claims[i].Name < claims[i-1].Name {
+			return false
+		}
+	}
+	return true
+}
+
+// resolveClaimed does what Resolve does, after a signal with these claims was
+// joined into an entity that exists and was resolved by the same rules before,
+// and gives what changed by name. It leaves alone what cannot have changed: a
+// field that nobody made a claim for just now, whose claims do not age, that
+// belongs to no group and is not the lifecycle state. A fact that is no deletion
+// ends nobody's claims.
+func resolveClaimed(r *definition.Resource, e *canonical.Entity, claims []canonical.Named) ([]event.FieldChange, error) {
+	x := resolver{r: r, e: e, moved: fold(r, e), leaders: groupWinners(r, e)}
+	x.begin()
+	var changed []event.FieldChange
+	claim, at := 0, 0 // in claims, in e.Fields; both are sorted by name
+	for _, f := range r.Fields {
+		for claim < len(claims) && claims[claim].Name != f.Name && claims[claim].Name < f.Name {
+			claim++
+		}
+		claimed := claim < len(claims) && claims[claim].Name == f.Name
+		if !claimed && f.Group == "" && f.MaxAge <= 0 && f.HalfLife <= 0 && (r.Lifecycle == nil || f.Name != r.Lifecycle.Field) {
+			continue
+		}
+		w, err := x.resolve(f)
+		if err != nil {
+			return nil, err
+		}
+		for at < len(e.Fields) && e.Fields[at].Name != f.Name && e.Fields[at].Name < f.Name {
+			at++
+		}
+		has := at < len(e.Fields) && e.Fields[at].Name == f.Name
+		switch {
+		case has && !w.value.Present():
+			changed = append(changed, event.FieldChange{Name: f.Name, Before: e.Fields[at].Value})
+			e.Fields = slices.Delete(e.Fields, at, at+1)
+		case has:
+			field := &e.Fields[at]
+			before := field.Value
+			field.Value, field.Winner, field.Confidence = w.value, w.contribution, w.confidence
+			if before != w.value {
+				changed = append(changed, fieldChange(e, field, before))
+			}
+		case w.value.Present():
+			e.Fields = slices.Insert(e.Fields, at, canonical.Field{Name: f.Name, Value: w.value, Winner: w.contribution, Confidence: w.confidence})
+			changed = append(changed, fieldChange(e, &e.Fields[at], ""))
+		}
+	}
+	return changed, nil
+}
+
 // snapshot is the canonical part of an entity before a fact.
 type snapshot struct {
 	exists  bool
@@ -268,8 +349,7 @@ type snapshot struct {
 }
 
 // diff gives the change from before to e, nil if canonical state is the same.
-func diff(before snapshot, e *canonical.Entity, s *signal.Signal) *event.Change {
-	changed := changedFields(before.fields, e)
+func diff(before snapshot, changed []event.FieldChange, e *canonical.Entity, s *signal.Signal) *event.Change {
 	if len(changed) == 0 && before.exists == e.Exists && before.state == e.State {
 		return nil
 	}

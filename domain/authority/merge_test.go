@@ -40,7 +40,7 @@ func domain() (*definition.Domain, *definition.Resource) {
 	city, street := field("city", str, ""), field("street", str, "")
 	city.Group, street.Group = "address", "address"
 	aged := field("aged", num, definition.Priority)
-	aged.MaxAge = 20 * time.Microsecond
+	aged.MaxAge = 90 * time.Microsecond // of claims that are 70 to 130 old
 	weighed := field("weighed", str, definition.Weighted)
 	weighed.Trust, weighed.HalfLife = map[string]float64{"crm": 0.9, "billing": 0.5, "risk": 0.1}, 10*time.Microsecond
 	expr := field("expressed", str, definition.Expression)
@@ -165,6 +165,73 @@ func TestAnyOrderAndDuplicationConverges(t *testing.T) {
 		got, _ := mergeAll(t, d, r, shuffled)
 		if diff := cmp.Diff(state(want), state(got)); diff != "" {
 			t.Fatalf("order changed the state (-in order +shuffled):\n%s", diff)
+		}
+	})
+}
+
+// Oracle: a merge decides only the fields that the fact may have changed, and
+// gives what deciding all of them gives, and tells exactly what changed.
+func TestResolvingWhatWasClaimedIsResolvingAll(t *testing.T) {
+	d, r := domain()
+	rapid.Check(t, func(t *rapid.T) {
+		var e *canonical.Entity
+		for _, f := range facts(t, r, 80) {
+			var before []canonical.Field
+			if e != nil {
+				before = slices.Clone(e.Fields)
+			}
+			res, err := authority.Merge(d, r, e, clone(f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e = res.Entity
+			all := *e
+			all.Fields, all.Rejections = before, slices.Clone(e.Rejections)
+			for i := range all.Fields { // of a value that was there before, it is kept
+				if now, ok := e.Field(all.Fields[i].Name); ok {
+					all.Fields[i].Since = now.Since
+				}
+			}
+			if err := authority.Resolve(r, &all); err != nil {
+				t.Fatal(err)
+			}
+			for i := range all.Fields {
+				if all.Fields[i].Since == 0 {
+					all.Fields[i].Since = e.Version // a field that is new
+				}
+			}
+			if d := cmp.Diff(&all, e, cmp.Transformer("fields", func(fs []canonical.Field) []canonical.Field {
+				if len(fs) == 0 {
+					return nil
+				}
+				return fs
+			})); d != "" {
+				t.Fatalf("resolving all of it (-) and what %s claimed (+):\n%s", f.Signal.ID, d)
+			}
+			was := map[string]canonical.Value{}
+			for _, x := range before {
+				was[x.Name] = x.Value
+			}
+			var changed []string
+			for _, x := range e.Fields {
+				if was[x.Name] != x.Value {
+					changed = append(changed, x.Name)
+				}
+				delete(was, x.Name)
+			}
+			for name := range was {
+				changed = append(changed, name)
+			}
+			slices.Sort(changed)
+			var told []string
+			if res.Change != nil {
+				for _, c := range res.Change.Changed {
+					told = append(told, c.Name)
+				}
+			}
+			if !slices.Equal(told, changed) {
+				t.Fatalf("%s: told that %v changed, found %v", f.Signal.ID, told, changed)
+			}
 		}
 	})
 }
