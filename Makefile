@@ -19,8 +19,9 @@ FAILPOINT_TESTS := ^TestKilledAt
 # local state alone and of the assignor alone, one that is about merging alone
 # and starts twelve systems, and those that only measure.
 NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay
-# What three brokers show no better than one.
-ON_ONE_BROKER := TestKilledAt|TestDiskFull|TestStopWhileDisk|TestPartitionThatCannotRecover|TestStaticMembership|TestUpgradeFromEager|TestIndex|TestStandby|TestReadsGoOn|TestHotKey|TestRebuild|TestReplayChangesNothing|TestKillInTheMiddleOfRepairs|TestTableCompactedToTheEnd|TestData|TestReadme|TestBadDeliveries|TestDeadLettersAreRedriven|TestRecreatedTopic|TestFeed|TestViewOf
+# What three brokers may do otherwise than one: acknowledge by several, move
+# coordinators and leaders, die one by one.
+ON_THREE_BROKERS := TestCluster|TestBroker|TestStopW|TestExactlyOnce|TestEndArrives|TestNetworkFaults|TestZombie|TestRebalanceStorm|TestProcessesKilled|TestTwoInstances|TestRecovery|TestCleanRestart|TestLogStart|TestAppend|TestReadAt|TestDeadLetters|TestRefusedOutput|TestRedrive|TestTransient|TestKillInTheMiddleOfAnIngest|TestReplayFromZero|TestSamplesComeAlive
 KAFKA_PACKAGES := ./internal/testkit/kafkatest ./internal/engine ./internal/e2e
 
 .PHONY: help
@@ -55,7 +56,7 @@ test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on th
 		echo "== brokers: 1"; \
 		KAFKA_TEST_SIZE=1 go test -tags kafka,failpoints -count=1 -p 1 -timeout 15m -skip '$(NOT_ON_KAFKA)' $(KAFKA_PACKAGES); \
 		echo "== brokers: 3"; \
-		KAFKA_TEST_SIZE=3 go test -tags kafka,failpoints -count=1 -p 1 -timeout 15m -skip '$(NOT_ON_KAFKA)|$(ON_ONE_BROKER)' $(KAFKA_PACKAGES); \
+		KAFKA_TEST_SIZE=3 go test -tags kafka,failpoints -count=1 -p 1 -timeout 15m -run '$(ON_THREE_BROKERS)' -skip '$(NOT_ON_KAFKA)|TestDeadLettersAre|TestStopWhileDisk' $(KAFKA_PACKAGES); \
 	fi
 
 .PHONY: chaos
