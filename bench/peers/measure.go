@@ -10,6 +10,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/bench/peers/workload"
 	"github.com/touchstone-platform/touchstone/internal/testkit/child"
+	"github.com/touchstone-platform/touchstone/internal/testkit/folder"
 )
 
 // Run is one measured run of one subject.
@@ -250,7 +251,7 @@ func (t *trial) drain(ctx context.Context, r *Run) error {
 	d.AppCPU, d.BrokerCPU = perMillion(to.app-from.app), perMillion(to.broker-from.broker)
 	d.BrokerBound = (to.broker - from.broker).Seconds() > 0.9*d.Seconds
 	d.WrittenBytes, d.DiskBytes, d.BrokerBytes = to.wrote-from.wrote, to.disk-from.disk, to.brokerWrote-from.brokerWrote
-	d.StateBytes = folderBytes(t.b.dir)
+	d.StateBytes = folder.Bytes(t.b.dir)
 	r.Drain, r.Machine = d, machine(from, to)
 	return nil
 }
@@ -277,7 +278,7 @@ func (t *trial) recover(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	k := &Kill{Left: total - dead, StateBytes: folderBytes(t.b.dir)}
+	k := &Kill{Left: total - dead, StateBytes: folder.Bytes(t.b.dir)}
 	if k.Left <= 0 {
 		return fmt.Errorf("%s: everything was done before the kill: too few records", t.s)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -181,20 +180,6 @@ func peakMemory(pid int) (int64, error) {
 // forgetPeak makes peakMemory begin anew. See proc_pid_clear_refs(5).
 func forgetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
-}
-
-// folderBytes is how much the files below a folder hold. Files that vanish
-// meanwhile are not counted.
-func folderBytes(dir string) (total int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				total += info.Size()
-			}
-		}
-		return nil
-	})
-	return total
 }
 
 // allCPUs are those that this process had when it started.

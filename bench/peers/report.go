@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -198,6 +199,22 @@ func rankOf(subject string) string {
 	return fmt.Sprint(slices.Index([]string{Touchstone, Streams, PlainGoka, Floor}, kind))
 }
 
+// counted tells how many runs there are of each subject: some lack those that
+// were rejected each time.
+func (g *group) counted() string {
+	least, most := math.MaxInt, 0
+	for _, s := range g.subjects {
+		least, most = min(least, len(g.runs[s])), max(most, len(g.runs[s]))
+	}
+	switch {
+	case most == 1:
+		return "one run"
+	case least == most:
+		return fmt.Sprintf("%d runs", most)
+	}
+	return fmt.Sprintf("%d to %d runs", least, most)
+}
+
 // values of a figure over a subject's runs.
 func (g *group) values(subject string, figure func(Run) float64) (out []float64) {
 	for _, r := range g.runs[subject] {
@@ -292,7 +309,7 @@ func (c config) String() string {
 }
 
 func (p *page) throughput(g *group, n int) {
-	p.say("\n#### Throughput: %s\n\n%s facts after %s for warm-up, %d runs of each.\n\n", g.config, grouped(g.config.records), grouped(g.config.warmup), len(g.runs[g.subjects[0]]))
+	p.say("\n#### Throughput: %s\n\n%s facts after %s for warm-up, %s of each.\n\n", g.config, grouped(g.config.records), grouped(g.config.warmup), g.counted())
 	p.say("| subject | app CPU-s per million | broker | together | Touchstone's app CPU by this one's | facts/s | peak RSS, MiB | written per fact, bytes | its folder, MB |\n|---|---|---|---|---|---|---|---|---|\n")
 	var bars []bar
 	for _, s := range g.subjects {
@@ -366,8 +383,8 @@ func (p *page) growth(runs []Run) {
 }
 
 func (p *page) latency(g *group, n int) {
-	p.say("\n#### Latency at %s facts/s: %s\n\nFrom the moment at which a fact was due to be written to the moment at which a reader of committed records had its change; commits every %d ms; %d runs of each.\n\n",
-		grouped(int(g.config.rate)), g.config, g.config.commit, len(g.runs[g.subjects[0]]))
+	p.say("\n#### Latency at %s facts/s: %s\n\nFrom the moment at which a fact was due to be written to the moment at which a reader of committed records had its change; commits every %d ms; %s of each.\n\n",
+		grouped(int(g.config.rate)), g.config, g.config.commit, g.counted())
 	p.say("| subject | p50 | p99 | p99.9 | worst | processors: app, broker |\n|---|---|---|---|---|---|\n")
 	var bars []bar
 	for _, s := range g.subjects {
@@ -382,7 +399,7 @@ func (p *page) latency(g *group, n int) {
 }
 
 func (p *page) recovery(g *group, n int) {
-	p.say("\n#### kill -9 half-way: %s\n\nKilled under full load and started again at once, in an intact folder; %d runs of each. What is read until the first commit is table and input together.\n\n", g.config, len(g.runs[g.subjects[0]]))
+	p.say("\n#### kill -9 half-way: %s\n\nKilled under full load and started again at once, in an intact folder; %s of each. What is read until the first commit is table and input together.\n\n", g.config, g.counted())
 	p.say("| subject | first new commit | caught up | read until the first commit, MB | wrong states, surplus changes afterwards |\n|---|---|---|---|---|\n")
 	var bars []bar
 	for _, s := range g.subjects {

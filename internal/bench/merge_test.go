@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -30,6 +29,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/signal"
 	"github.com/touchstone-platform/touchstone/internal/embedded/schemaregistry"
 	"github.com/touchstone-platform/touchstone/internal/engine"
+	"github.com/touchstone-platform/touchstone/internal/testkit/folder"
 	"github.com/touchstone-platform/touchstone/processors/merge"
 	"github.com/touchstone-platform/touchstone/topology"
 )
@@ -88,7 +88,7 @@ func benchmarkMerge(b *testing.B, keys int) {
 	b.ReportMetric(n/elapsed.Seconds(), "facts/s")
 	b.ReportMetric(n/float64(to.Commits-from.Commits), "facts/commit")
 	b.ReportMetric(float64(maxRSS())/(1<<20), "max-MiB")
-	b.ReportMetric(float64(folderBytes(w.dir+"/state"))/(1<<20), "disk-MiB")
+	b.ReportMetric(float64(folder.Bytes(w.dir+"/state"))/(1<<20), "disk-MiB")
 	b.ReportMetric(taken, "others-CPUs")
 	b.ReportMetric(0, "ns/op")
 	u := prof.usage(perMillion)
@@ -438,18 +438,4 @@ func benchBroker(b *testing.B) []string {
 		b.Fatal("broker:", err)
 	}
 	return addrs
-}
-
-// folderBytes is how much the files below a folder hold. Files that vanish
-// meanwhile are not counted.
-func folderBytes(dir string) (total int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				total += info.Size()
-			}
-		}
-		return nil
-	})
-	return total
 }

@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,11 +19,7 @@ import (
 func TestBrokerKilledUnderIngest(t *testing.T) {
 	realKafka.RequireOwn(t)
 	ds := deliveries(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "code-hosting.yaml")
-	if err := os.WriteFile(file, []byte(killDefinition), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, file := codeHosting(t)
 	c := launch(t, filepath.Join(dir, "data"), file, false)
 	guid := func(i int) string { return fmt.Sprintf("5a5e8f0c-242f-11e5-81e1-%012d", i) }
 	var mu sync.Mutex

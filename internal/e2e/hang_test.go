@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,11 +16,7 @@ import (
 func TestStopWhileBrokersHang(t *testing.T) {
 	realKafka.RequireOwn(t)
 	ds := deliveries(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "code-hosting.yaml")
-	if err := os.WriteFile(file, []byte(killDefinition), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, file := codeHosting(t)
 	c := launch(t, filepath.Join(dir, "data"), file, false)
 	for i := range 20 {
 		if _, err := c.try(ds[i], fmt.Sprintf("5a5e8f0c-242f-11e5-81e1-%012d", i)); err != nil {

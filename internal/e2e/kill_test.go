@@ -76,6 +76,17 @@ type child struct {
 	gone  chan struct{} // closed when its process has been waited for
 }
 
+// codeHosting gives a folder of the test's own with killDefinition in a file.
+func codeHosting(t *testing.T) (dir, definition string) {
+	t.Helper()
+	dir = t.TempDir()
+	definition = filepath.Join(dir, "code-hosting.yaml")
+	if err := os.WriteFile(definition, []byte(killDefinition), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir, definition
+}
+
 // firedOf tells that one of the failpoints has fired: views that catch up with
 // what is there may reach theirs before the process is ready.
 func (c *child) firedOf(rules []string) bool {
@@ -206,11 +217,7 @@ func deliveries(t *testing.T) []githubDelivery {
 // first version and exactly one event, and versions are gap-free.
 func TestKillInTheMiddleOfAnIngest(t *testing.T) {
 	ds := deliveries(t)
-	dir := t.TempDir()
-	definition := filepath.Join(dir, "code-hosting.yaml")
-	if err := os.WriteFile(definition, []byte(killDefinition), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, definition := codeHosting(t)
 	guid := func(i int) string { return fmt.Sprintf("0b989ba4-242f-11e5-81e1-%012d", i) }
 	acknowledged := map[string]int{} // journal id to delivery
 	var mu sync.Mutex

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,11 +17,7 @@ import (
 // first version and one event.
 func TestKilledAtDoorStationsAndViews(t *testing.T) {
 	ds := deliveries(t)[:240]
-	dir := t.TempDir()
-	definition := filepath.Join(dir, "code-hosting.yaml")
-	if err := os.WriteFile(definition, []byte(killDefinition), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, definition := codeHosting(t)
 	guid := func(i int) string { return fmt.Sprintf("7c1be2f4-242f-11e5-81e1-%012d", i) }
 	acknowledged := map[string]int{} // journal id to delivery
 	for round, rule := range []string{

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -21,11 +20,7 @@ import (
 // entity in its first version and one event.
 func TestTwoInstances(t *testing.T) {
 	ds := deliveries(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "code-hosting.yaml")
-	if err := os.WriteFile(file, []byte(killDefinition), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, file := codeHosting(t)
 	const partitions, batch = 8, 150 // the default of serve
 	sent := 0
 	send := func(to ...*child) {
