@@ -40,7 +40,7 @@ func TestBrokerKilled(t *testing.T) {
 	n := stop()
 	w.eventuallyAudit(n, 9)
 	s := e.group()
-	t.Logf("%d records, %d brokers killed one by one: %d aborts, %d outcomes resolved, %d restarts", n, w.cluster.Size(), s.Aborts, s.Resolved, s.Restarts)
+	t.Logf("%d records, %d brokers killed one by one: %d aborts, %d unknown outcomes, %d restarts", n, w.cluster.Size(), s.Aborts, s.Unknown, s.Restarts)
 }
 
 // A broker hangs for longer than sessions and transactions may be silent, and
@@ -61,7 +61,7 @@ func TestBrokerHangs(t *testing.T) {
 	n := stop()
 	w.eventuallyAudit(n, 9)
 	s := e.group()
-	t.Logf("%d records, %d brokers hung one by one: %d aborts, %d outcomes resolved, %d restarts", n, w.cluster.Size(), s.Aborts, s.Resolved, s.Restarts)
+	t.Logf("%d records, %d brokers hung one by one: %d aborts, %d unknown outcomes, %d restarts", n, w.cluster.Size(), s.Aborts, s.Unknown, s.Restarts)
 }
 
 // All brokers are gone for longer than sessions and transactions may be silent.
@@ -80,5 +80,5 @@ func TestBrokersAllGone(t *testing.T) {
 	n := stop()
 	w.eventuallyAudit(n, 9)
 	s := e.group()
-	t.Logf("%d records, all brokers gone for 15 s: %d aborts, %d outcomes resolved, %d restarts", n, s.Aborts, s.Resolved, s.Restarts)
+	t.Logf("%d records, all brokers gone for 15 s: %d aborts, %d unknown outcomes, %d restarts", n, s.Aborts, s.Unknown, s.Restarts)
 }

@@ -93,7 +93,7 @@ func TestExactlyOnceWithLostAnswers(t *testing.T) {
 	if cut.cuts.Load() == 0 {
 		t.Fatal("no answer was lost: the test tests nothing")
 	}
-	t.Logf("%d answers lost, %d outcomes resolved, %d restarts", cut.cuts.Load(), e.group().Resolved, e.group().Restarts)
+	t.Logf("%d answers lost, %d unknown outcomes, %d restarts", cut.cuts.Load(), e.group().Unknown, e.group().Restarts)
 }
 
 // answerCutter breaks a connection when the answer to every n-th EndTxn is due.

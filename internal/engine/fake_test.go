@@ -4,6 +4,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -119,10 +121,12 @@ func (w *world) refuseLarge(name string, bytes int) {
 }
 
 // (b) The broker fails EndTxn with the code that franz-go takes for an abort
-// although it has committed: the group's offsets tell the truth.
+// although it has committed, and a coordinator that is none any more answers
+// what the group's offsets are from what it remembers, until the group is
+// joined anew: that it cannot answer.
 func TestExactlyOnceWhenCommitLooksLikeAbort(t *testing.T) {
 	w := newWorld(t)
-	var faulted atomic.Int64
+	var faulted, stale atomic.Int64
 	// The real request is carried out through a connection of our own; what
 	// the engine gets to see is UNKNOWN_SERVER_ERROR.
 	other, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...))
@@ -131,6 +135,7 @@ func TestExactlyOnceWhenCommitLooksLikeAbort(t *testing.T) {
 	}
 	defer other.Close()
 	var pass sync.Map
+	var remembered atomic.Pointer[kmsg.OffsetFetchResponse]
 	w.cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.cluster.KeepControl()
 		r := req.(*kmsg.EndTxnRequest)
@@ -146,11 +151,20 @@ func TestExactlyOnceWhenCommitLooksLikeAbort(t *testing.T) {
 		pass.Store(r.TransactionalID, true)
 		done := make(chan error, 1)
 		go func() {
+			// Whoever answered this could not be told from one that remembers.
+			before := kmsg.NewPtrOffsetFetchRequest()
+			before.Group = "counter"
+			before.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "counter", MemberEpoch: -1}}
+			offsets, err := before.RequestWith(context.Background(), other)
 			again := *r
-			resp, err := again.RequestWith(context.Background(), other)
+			var resp *kmsg.EndTxnResponse
+			if err == nil {
+				resp, err = again.RequestWith(context.Background(), other)
+			}
 			if err == nil {
 				err = kerr.ErrorForCode(resp.ErrorCode)
 			}
+			remembered.Store(offsets)
 			done <- err
 		}()
 		w.cluster.SleepControl(func() {
@@ -162,28 +176,156 @@ func TestExactlyOnceWhenCommitLooksLikeAbort(t *testing.T) {
 		resp.ErrorCode = kerr.UnknownServerError.Code
 		return resp, nil, true
 	})
+	w.cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		old := remembered.Load()
+		if old == nil {
+			return nil, nil, false
+		}
+		stale.Add(1)
+		resp := *old
+		resp.SetVersion(req.GetVersion())
+		return &resp, nil, true
+	})
+	w.cluster.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		remembered.Store(nil)
+		return nil, nil, false
+	})
 	e := w.startCounter(w.config(t.TempDir()), &counter{})
 	for i := range 12 {
 		w.feed(i*20, i*20+20, 5)
 		w.eventuallyAudit(i*20+20, 5)
 	}
 	s := e.group()
-	if s.Resolved == 0 && s.Restarts == 0 {
-		t.Fatalf("no outcome had to be resolved: the test tests nothing (%d faults)", faulted.Load())
+	if s.Unknown == 0 || s.Unknown > s.Restarts {
+		t.Errorf("%d unknown outcomes, %d restarts, expected some, each with a restart (%d faults)", s.Unknown, s.Restarts, faulted.Load())
 	}
-	t.Logf("%d outcomes resolved, %d restarts", s.Resolved, s.Restarts)
+	t.Logf("%d unknown outcomes, %d restarts, %d stale answers", s.Unknown, s.Restarts, stale.Load())
+}
+
+// (b) Heartbeats fail, and the coordinator that answers next is none any
+// more: it lets a member that it knows join again, as that takes no write, and
+// tells offsets that it remembers. To a new member it cannot say anything.
+func TestExactlyOnceWhenCoordinatorComesBack(t *testing.T) {
+	w := newWorld(t)
+	var remembered atomic.Pointer[kmsg.OffsetFetchResponse]
+	var lose atomic.Bool
+	w.cluster.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		if !lose.Load() {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = kerr.UnknownServerError.Code
+		return resp, nil, true
+	})
+	w.cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		old := remembered.Load()
+		if old == nil {
+			return nil, nil, false
+		}
+		resp := *old
+		resp.SetVersion(req.GetVersion())
+		return &resp, nil, true
+	})
+	w.cluster.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		lose.Store(false)
+		if req.(*kmsg.JoinGroupRequest).MemberID == "" {
+			remembered.Store(nil)
+		}
+		return nil, nil, false
+	})
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	const rounds = 3
+	for i := range rounds {
+		w.feed(i*40, i*40+20, 5)
+		w.eventuallyAudit(i*40+20, 5)
+		old := w.groupOffsets()
+		w.feed(i*40+20, i*40+40, 5)
+		w.eventuallyAudit(i*40+40, 5)
+		remembered.Store(old)
+		lose.Store(true)
+		eventually(t, "a new member", func() error {
+			if e.group().Restarts <= int64(i) || remembered.Load() != nil {
+				return errors.New("there is none")
+			}
+			return nil
+		})
+	}
+	w.feed(rounds*40, rounds*40+20, 5)
+	w.eventuallyAudit(rounds*40+20, 5)
+}
+
+// (b) A table is recovered while a broker that leads its changelog no more, but
+// does not know, says where that ends.
+func TestExactlyOnceWhenChangelogSeemsShorter(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	e := w.startCounter(w.config(dir), &counter{})
+	w.feed(0, 100, 5)
+	w.eventuallyAudit(100, 5)
+	e.stop()
+	var old atomic.Bool
+	old.Store(true)
+	w.cluster.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		req := kreq.(*kmsg.ListOffsetsRequest)
+		if !old.Load() || len(req.Topics) != 1 || req.Topics[0].Topic != "counter-table" {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		rt := kmsg.NewListOffsetsResponseTopic()
+		rt.Topic = req.Topics[0].Topic
+		for _, p := range req.Topics[0].Partitions {
+			rp := kmsg.NewListOffsetsResponseTopicPartition()
+			rp.Partition, rp.Offset = p.Partition, 0
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	e = w.startCounter(w.config(dir), &counter{})
+	w.feed(100, 120, 5)
+	eventually(t, "an abort", func() error {
+		if s := e.group(); s.Aborts == 0 {
+			return fmt.Errorf("%d records, no abort", s.Records)
+		}
+		return nil
+	})
+	old.Store(false)
+	w.eventuallyAudit(120, 5)
+	if s := e.group(); s.Restarts != 0 {
+		t.Errorf("%d restarts of the session, expected none", s.Restarts)
+	}
+}
+
+// groupOffsets is what the counter's group has committed.
+func (w *world) groupOffsets() *kmsg.OffsetFetchResponse {
+	w.t.Helper()
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group = "counter"
+	req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "counter", MemberEpoch: -1}}
+	resp, err := req.RequestWith(context.Background(), w.cl)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp
 }
 
 // (b) The broker refuses to commit now and then.
 func TestExactlyOnceWithRefusedCommits(t *testing.T) {
 	for _, f := range []struct {
-		name string
+		name    string
+		unknown bool // whether it committed
 		kfake.Fault
 	}{
-		{"offsets", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownServerError, Count: 3}},
-		{"end", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 2}},
-		{"fenced", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.InvalidProducerEpoch, Count: 1}},
-		{"produce", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.InvalidTxnState, Count: 1}},
+		{"offsets", false, kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownServerError, Count: 3}},
+		{"end", true, kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 2}},
+		{"fenced", true, kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.InvalidProducerEpoch, Count: 1}},
+		{"produce", false, kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "out", Err: kerr.InvalidTxnState, Count: 1}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -200,7 +342,13 @@ func TestExactlyOnceWithRefusedCommits(t *testing.T) {
 				t.Fatal("no fault was met: the test tests nothing")
 			}
 			s := e.group()
-			t.Logf("%d faults, %d aborts, %d restarts", h.Hits(), s.Aborts, s.Restarts)
+			if (s.Unknown > 0) != f.unknown {
+				t.Errorf("%d unknown outcomes, expected some: %v", s.Unknown, f.unknown)
+			}
+			if !f.unknown && s.Aborts == 0 {
+				t.Error("no abort, expected one: that it did not commit is certain")
+			}
+			t.Logf("%d faults, %d aborts, %d unknown outcomes, %d restarts", h.Hits(), s.Aborts, s.Unknown, s.Restarts)
 		})
 	}
 }

@@ -162,15 +162,6 @@ func (m *membership) has(p int32, epoch int64) bool {
 	return ok && c.epoch == epoch
 }
 
-// stays tells whether the claim stands and is to go on: nobody else has moved
-// the group's offsets of it since.
-func (m *membership) stays(p int32, epoch int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c, ok := m.ours[p]
-	return ok && c.epoch == epoch && !c.leaving
-}
-
 // withhold stops the records of a claim.
 func (m *membership) withhold(p int32, epoch int64) {
 	m.mu.Lock()

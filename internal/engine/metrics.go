@@ -14,7 +14,7 @@ type metrics struct {
 	in, out, dead           *prometheus.CounterVec
 	step                    *prometheus.HistogramVec
 	commits, aborts         *prometheus.CounterVec
-	resolved, restarts      *prometheus.CounterVec
+	unknown, restarts       *prometheus.CounterVec
 	commit, recovery, batch *prometheus.HistogramVec
 	swept                   *prometheus.CounterVec
 	appended                *prometheus.CounterVec
@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		step:        histogram("step_seconds", "Duration of a station's step; one in 16 is observed.", prometheus.ExponentialBuckets(1e-6, 4, 12)),
 		commits:     counter("commits_total", "Committed transactions.", "group"),
 		aborts:      counter("aborts_total", "Aborted transactions.", "group"),
-		resolved:    counter("commits_resolved_total", "Transactions whose outcome had to be found out by the group's offsets.", "group"),
+		unknown:     counter("commits_unknown_total", "Transactions that ended without telling whether they are committed, which the next session finds out.", "group"),
 		restarts:    counter("restarts_total", "Sessions that failed and were started again.", "group"),
 		commit:      histogram("commit_seconds", "From the last step of a transaction until local state has followed.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		recovery:    histogram("recovery_seconds", "From the assignment of a partition until its table is recovered.", prometheus.ExponentialBuckets(0.005, 3, 12)),
@@ -71,7 +71,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		partFailed: counter("partition_failures_total", "Partitions that failed and were started again while the others went on.", "group"),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.resolved, m.restarts,
+	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.unknown, m.restarts,
 		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore,
 		m.cacheHits, m.cacheMisses, m.cacheEvictions, m.cacheBytes, m.partitions, m.rebalances, m.partFailed} {
 		errs = append(errs, reg.Register(c))
@@ -81,19 +81,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 // groupMetrics are the metrics of one group, looked up once.
 type groupMetrics struct {
-	in, commits, aborts, resolved, restarts, swept prometheus.Counter
-	rebalances, partitionFailures                  prometheus.Counter
-	partitions                                     *prometheus.GaugeVec
-	out, dead                                      *prometheus.CounterVec
-	step, commit, recovery, batch                  prometheus.Observer
-	cache                                          cacheMetrics
+	in, commits, aborts, unknown, restarts, swept prometheus.Counter
+	rebalances, partitionFailures                 prometheus.Counter
+	partitions                                    *prometheus.GaugeVec
+	out, dead                                     *prometheus.CounterVec
+	step, commit, recovery, batch                 prometheus.Observer
+	cache                                         cacheMetrics
 }
 
 func (m *metrics) group(g string) groupMetrics {
 	with := prometheus.Labels{"group": g}
 	return groupMetrics{
 		in: m.in.WithLabelValues(g), commits: m.commits.WithLabelValues(g), aborts: m.aborts.WithLabelValues(g),
-		resolved: m.resolved.WithLabelValues(g), restarts: m.restarts.WithLabelValues(g), swept: m.swept.WithLabelValues(g),
+		unknown: m.unknown.WithLabelValues(g), restarts: m.restarts.WithLabelValues(g), swept: m.swept.WithLabelValues(g),
 		rebalances: m.rebalances.WithLabelValues(g), partitionFailures: m.partFailed.WithLabelValues(g),
 		partitions: m.partitions.MustCurryWith(with),
 		out:        m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
@@ -126,9 +126,9 @@ func (p *processor) aborted(cause error) {
 	p.status.aborted(cause)
 }
 
-func (p *processor) resolved() {
-	p.metrics.resolved.Inc()
-	p.status.resolved()
+func (p *processor) unknown() {
+	p.metrics.unknown.Inc()
+	p.status.unknown()
 }
 
 // lagCollector tells, when it is asked, how far tables and views are behind.

@@ -9,7 +9,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
-	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/processors"
 )
 
@@ -104,8 +103,6 @@ func inputOf(r *kgo.Record) *input {
 		Key: string(r.Key), Headers: headers, Time: envelope.At(r.Timestamp),
 	}}
 }
-
-var errUnknownOutcome = failure.New(failure.Transient, "end transaction", "", "whether it is committed is not known, as it moves no offsets")
 
 // pauseFor waits; false if ctx ended first.
 func pauseFor(ctx context.Context, d time.Duration) bool {

@@ -44,6 +44,7 @@ type session struct {
 	stirred   atomic.Bool // adopt has something to do
 	// nudged gets a token when a task has little in flight or has ended.
 	nudged chan struct{}
+	asked  atomic.Int64               // how often the client asked for a producer id or epoch
 	held   atomic.Pointer[time.Timer] // ends the hold on a rebalance
 
 	// recovery brings Goka what a table lacks once its replica is restored,
@@ -120,7 +121,7 @@ func openSession(ctx context.Context, p *processor, db *pebble.DB) (*session, er
 		kgo.OnPartitionsCallbackBlocked(s.blocked),
 		kgo.OnPartitionsRevoked(s.group.onRevoked),
 		kgo.OnPartitionsLost(s.group.onLost),
-		kgo.WithHooks(&s.group),
+		kgo.WithHooks(&s.group, askedHook{&s.asked}),
 		// A partition that is released while a fetch waits for others to have
 		// records is in the next one: Kafka's default, against franz-go's 5 s.
 		kgo.FetchMaxWait(500*time.Millisecond),
@@ -558,8 +559,11 @@ func (s *session) pollError(fs kgo.Fetches) (fatal error) {
 				fatal = fmt.Errorf("another process has taken over instance %q of group %s: %w", s.cfg.Instance, s.p.spec.Group, err)
 				return
 			}
-			s.log.Warn("not a member of the group, joining again", "error", err)
-			s.p.status.waiting(err)
+			// The client would join again as the member it was, and a coordinator
+			// that was replaced without noticing lets it, as that takes no write;
+			// the positions that it then tells are old. The next session joins as
+			// a new member, which only the real one can answer.
+			fatal = fmt.Errorf("lost the membership in group %s: %w", s.p.spec.Group, err)
 		default:
 			fatal = fmt.Errorf("fetch %s/%d: %w", topic, partition, err)
 		}

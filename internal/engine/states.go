@@ -27,6 +27,7 @@ type states struct {
 	written map[string]*writtenState
 	order   []*writtenState // as first written
 	free    []*writtenState
+	whole   bool // a write has shown that recovery read the changelog to its end
 
 	codec Codec
 	// append is the codec if it can use memory again; what it then has is in

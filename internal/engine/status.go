@@ -25,7 +25,7 @@ type GroupStatus struct {
 	Recovered  bool
 	Partitions []PartitionStatus
 	// Totals since the process started.
-	Records, Commits, Aborts, Resolved, DeadLetters, Restarts int64
+	Records, Commits, Aborts, Unknown, DeadLetters, Restarts int64
 	// Emitted records by topic, since the process started.
 	Emitted map[string]int64
 	// LastError is the last thing that ended a session or kept the processor
@@ -244,7 +244,7 @@ func (g *groupStatus) dry() {
 }
 
 func (g *groupStatus) aborted(error) { g.with(func(s *GroupStatus) { s.Aborts++ }) }
-func (g *groupStatus) resolved()     { g.with(func(s *GroupStatus) { s.Resolved++ }) }
+func (g *groupStatus) unknown()      { g.with(func(s *GroupStatus) { s.Unknown++ }) }
 
 // restarting: a session ended with err; nil at the first start.
 func (g *groupStatus) restarting(err error) {

@@ -8,13 +8,14 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/lovoo/goka"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/internal/failpoint"
@@ -40,15 +41,18 @@ type transaction struct {
 	stalled bool
 
 	ackMu sync.Mutex
-	// changelog has the highest offset written per partition of the table.
-	changelog map[int32]int64
+	// changelog has what was written per partition of the table.
+	changelog map[int32]span
 	failed    error // first failed write
 	biggest   *outputOrigin
 	bigBytes  int
 }
 
+// span is from the first offset that was written to the last.
+type span struct{ first, last int64 }
+
 func (t *transaction) init() {
-	t.ends, t.changelog = map[topicPartition]int64{}, map[int32]int64{}
+	t.ends, t.changelog = map[topicPartition]int64{}, map[int32]span{}
 	t.retry = backoff.NewExponentialBackOff()
 	t.retry.InitialInterval, t.retry.MaxInterval = 20*time.Millisecond, 5*time.Second
 }
@@ -110,9 +114,11 @@ func (s *session) acknowledged(r *kgo.Record, err error) {
 	t.ackMu.Lock()
 	defer t.ackMu.Unlock()
 	if err == nil {
-		if o, ok := t.changelog[r.Partition]; !ok || r.Offset > o {
-			t.changelog[r.Partition] = r.Offset
+		o, ok := t.changelog[r.Partition]
+		if !ok {
+			o = span{r.Offset, r.Offset}
 		}
+		t.changelog[r.Partition] = span{min(o.first, r.Offset), max(o.last, r.Offset)}
 		return
 	}
 	if t.failed == nil {
@@ -194,31 +200,27 @@ func (s *session) commit() error {
 		failed = errors.New("the group has not finished its rebalance in time")
 		s.tx.stalled = true
 	default:
-		if failed = s.hold(ctx); failed != nil {
+		if failed = s.whole(ctx); failed == nil {
+			failed = s.hold(ctx)
+		}
+		if failed != nil {
 			want = kgo.TryAbort
 		}
 	}
 	s.group.revoked.Store(false)
+	asked := s.asked.Load()
 	committed, err := s.gts.End(ctx, want)
+	if err == nil && !committed && want == kgo.TryCommit {
+		err = s.unsure(ctx, asked)
+	}
 	ended := time.Now()
 	s.pace.committed(s.tx.records, ended.Sub(s.tx.ended))
 	s.tx.open, s.tx.ended = false, ended
 	if err != nil {
 		// Fenced, or the outcome is unknown: local state must not move. The
 		// next session fences this one and recovers what became of it.
+		s.p.unknown()
 		return errors.Join(errFatal, fmt.Errorf("end transaction: %w", err))
-	}
-	if !committed && want == kgo.TryCommit {
-		// If the answer to EndTxn was lost and the retry failed with a code
-		// that franz-go does not expect, it reports an abort although the
-		// broker may have committed. The group's offsets are part of the
-		// transaction, so they tell.
-		if len(s.tx.ends) == 0 {
-			return errors.Join(errFatal, errUnknownOutcome)
-		}
-		if committed, err = s.resolve(ctx); err != nil {
-			return errors.Join(errFatal, err)
-		}
 	}
 	if !committed {
 		if failed == nil {
@@ -302,65 +304,83 @@ func (s *session) abortOpen() error {
 	return nil
 }
 
-// resolve finds out whether the transaction that just ended was committed, by
-// the group's stable offsets: those of finished transactions.
-func (s *session) resolve(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.TransactionTimeout)
+var errUnknownOutcome = errors.New("the answer of the broker does not tell whether it is committed")
+
+// unsure gives an error if a transaction that ended without a commit may be
+// committed all the same. franz-go calls it no commit if it had to abort, which
+// the broker then has confirmed; but also if the answer to a commit says
+// nothing, for instance UNKNOWN_SERVER_ERROR. Then, and only then, it asks for
+// a new epoch of its producer id, which aborts what is not yet committed.
+//
+// The group's offsets would tell, but nobody can be asked for them: a
+// coordinator that was cut off, has been replaced and comes back answers from
+// what it remembers, as fetching offsets takes no write that would fail. The
+// fence and the join of the next session do, and after them offsets are true.
+func (s *session) unsure(ctx context.Context, asked int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.TransactionTimeout)
 	defer cancel()
-	offsets, err := s.stableOffsets(ctx)
-	if err != nil {
-		return false, fmt.Errorf("resolve the outcome of a transaction: %w", err)
+	// If it could not ask yet, it does now.
+	if _, _, err := s.cl.ProducerID(ctx); err != nil || s.asked.Load() != asked {
+		return errors.Join(errUnknownOutcome, err)
 	}
-	ours, at, before := 0, 0, 0
-	ends := map[string]map[int32]kgo.EpochOffset{}
-	for tp, end := range s.tx.ends {
-		if t := s.tasks[tp.partition]; t == nil || !s.group.stays(tp.partition, t.claim.epoch) {
-			continue // who has it now may have moved on; here nothing of it is kept
-		}
-		ours++
-		o, ok := offsets.Lookup(tp.topic, tp.partition)
-		switch {
-		case ok && o.At == end:
-			at++
-		case !ok || o.At < end:
-			before++
-		}
-		if ends[tp.topic] == nil {
-			ends[tp.topic] = map[int32]kgo.EpochOffset{}
-		}
-		ends[tp.topic][tp.partition] = kgo.EpochOffset{Epoch: -1, Offset: end}
-	}
-	switch ours {
-	case 0:
-		return false, nil
-	case at:
-		s.log.Warn("outcome of a transaction was unknown: the group's offsets say that it is committed")
-		s.p.resolved()
-		s.cl.SetOffsets(ends) // the client has rewound: undo that
-		return true, nil
-	case before:
-		return false, nil
-	}
-	return false, fmt.Errorf("resolve the outcome of a transaction: offsets of group %s are neither before nor at its end", s.p.spec.Group)
+	return nil
 }
 
-// stableOffsets fetches the group's offsets, and waits until no transaction is
-// about to change them.
-func (s *session) stableOffsets(ctx context.Context) (kadm.OffsetResponses, error) {
-	for {
-		offsets, err := s.p.engine.kafka.adm.FetchOffsets(kadm.RequireStable(ctx), s.p.spec.Group)
-		if err == nil {
-			err = offsets.Error()
+// askedHook counts the requests of a client for a producer id or a new epoch.
+type askedHook struct{ n *atomic.Int64 }
+
+func (h askedHook) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	if key == kmsg.InitProducerID.Int16() && err == nil {
+		h.n.Add(1)
+	}
+}
+
+// whole checks, at the first write into a changelog after its table was
+// recovered, that recovery has read all of it. Where the log ends is told by
+// whoever takes himself for its leader; one that was replaced without noticing
+// names an old end. Only the real leader acknowledges a write, and its offset is
+// the true end. All that may lie between is what was never committed.
+func (s *session) whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.TransactionTimeout/4) // ours is open
+	defer cancel()
+	s.tx.ackMu.Lock() // after the flush nobody else wants it
+	defer s.tx.ackMu.Unlock()
+	for p, written := range s.tx.changelog {
+		t := (*s.tables.Load())[p]
+		if t.whole {
+			continue
 		}
-		if err == nil || !errors.Is(err, kerr.UnstableOffsetCommit) {
-			return offsets, err
+		err := s.p.engine.kafka.nothing(ctx, topicPartition{s.p.tableTopic, p}, t.mark.topic, t.mark.offset+1, written.first)
+		if err != nil {
+			err = fmt.Errorf("table is not recovered to the end of its changelog: %w", err)
+			s.tasks[p].fail(err)
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(pollEvery):
+		t.whole = true
+	}
+	return nil
+}
+
+// nothing gives an error unless a log is known to have no committed record from
+// one offset up to before another.
+func (k *kafka) nothing(ctx context.Context, of topicPartition, id [16]byte, from, to int64) error {
+	r := k.reader(of.topic, of.partition, from)
+	r.id, r.sure = id, true
+	for r.next < to {
+		at := r.next
+		fp, err := r.read(ctx, 1<<10)
+		switch {
+		case err != nil && !(kerr.IsRetriable(err) && ctx.Err() == nil):
+			return fmt.Errorf("read %s/%d from offset %d: %w", of.topic, of.partition, at, err)
+		case len(fp.Records) > 0 && fp.Records[0].Offset < to:
+			return fmt.Errorf("%s/%d has a record at offset %d, but its end was said to be %d", of.topic, of.partition, fp.Records[0].Offset, from)
+		case err != nil || r.next == at:
+			if !pauseFor(ctx, pollEvery) {
+				return fmt.Errorf("read %s/%d from offset %d: %w", of.topic, of.partition, at, ctx.Err())
+			}
 		}
 	}
+	return nil
 }
 
 // apply brings local state to where the committed changelog is.
@@ -392,7 +412,7 @@ func (s *session) apply() error {
 	}()
 	for _, p := range slices.Sorted(maps.Keys(s.tx.changelog)) {
 		touched = append(touched, tables[p])
-		if err := tables[p].prepare(b, s.tx.changelog[p]); err != nil {
+		if err := tables[p].prepare(b, s.tx.changelog[p].last); err != nil {
 			return fmt.Errorf("write local state: %w", err)
 		}
 		if err := failpoint.Reach(failpoint.CommitMidApply, s.p.spec.Group); err != nil {

@@ -139,12 +139,13 @@ func (w *world) start(i *instance) error {
 	return i.start(env...)
 }
 
-// died starts an instance again that killed itself at a failpoint. One that
-// ended in any other way is a problem, and is started again too.
+// died starts an instance again that killed itself at a failpoint, which may
+// also happen while the world is healed. One that ended in any other way is a
+// problem, and is started again too.
 func (w *world) died(i *instance, why string) {
 	w.mu.Lock()
 	w.hits = append(w.hits, time.Now())
-	healed, full := w.healed, w.full
+	full := w.full
 	w.mu.Unlock()
 	pause := 200 * time.Millisecond
 	switch {
@@ -153,8 +154,6 @@ func (w *world) died(i *instance, why string) {
 		pause = 2 * time.Second // as those who watch processes do
 	case why != "":
 		w.problem("%s %s", i, why)
-	case healed:
-		w.problem("%s was killed although nothing kills any more", i)
 	default:
 		w.say("%s killed itself: %s", i, lastFailpoint(i.log))
 		w.inspect(i, "killed at a failpoint")
