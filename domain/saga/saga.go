@@ -1,0 +1,146 @@
+// Package saga is the state machine that carries a command out over back ends:
+// state and input give the next state and effects. It does no I/O and reads no
+// clock; who calls performs the effects, and hands in what comes of them.
+//
+// A saga goes through the stages of its plan. The steps of a stage run side by
+// side; when all are done the next stage begins. A step that fails for good ends
+// that: what may have had an effect is undone, last stage first, unless the plan's
+// point of no return is behind; then a person has to look. After the last stage
+// the saga waits until the canonical state says that the command is carried out.
+//
+// Inputs may come twice, late and in any order, since they come from a log, from
+// timers and from back ends. Each is told by what it answers: step, direction and
+// attempt. Only the first answer to an attempt counts, and a success counts even
+// if its attempt has been given up, as all attempts of a step carry the same key.
+//
+// The form is that of Garcia-Molina and Salem, Sagas (SIGMOD 1987), with backward
+// recovery up to the point of no return and forward recovery after it.
+package saga
+
+import (
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+)
+
+// Status of a saga.
+type Status string
+
+// The statuses. Those from Completed on are final.
+const (
+	Running      Status = "Running"      // its steps are carried out
+	Confirming   Status = "Confirming"   // its steps are done, the canonical state does not say so yet
+	Unconfirmed  Status = "Unconfirmed"  // the canonical state did not say so in time; its sources are asked
+	Compensating Status = "Compensating" // what it did is undone
+	// CompensationFailed and Stuck wait for a person: something could not be
+	// undone, or not be done after the point of no return.
+	CompensationFailed Status = "CompensationFailed"
+	Stuck              Status = "Stuck"
+	Completed          Status = "Completed"
+	Failed             Status = "Failed"    // nothing is left of what it did
+	Cancelled          Status = "Cancelled" // the same, because somebody wished it
+)
+
+// Statuses lists every status in the order of the documentation.
+func Statuses() []Status {
+	return []Status{Running, Confirming, Unconfirmed, Compensating, CompensationFailed, Stuck, Completed, Failed, Cancelled}
+}
+
+// Final tells that nothing follows.
+func (s Status) Final() bool { return s == Completed || s == Failed || s == Cancelled }
+
+// Phase is how far one direction of a step is.
+type Phase string
+
+// The phases. Done, Skipped and Broken settle the step.
+const (
+	Idle    Phase = "Idle"    // not begun
+	Asked   Phase = "Asked"   // an attempt is under way
+	Waiting Phase = "Waiting" // for the next attempt
+	Done    Phase = "Done"
+	Skipped Phase = "Skipped" // its condition did not hold, or there was nothing to undo
+	Broken  Phase = "Broken"  // failed for good
+)
+
+func (p Phase) settled() bool { return p == Done || p == Skipped || p == Broken }
+
+// Leg is one direction of a step: doing it or undoing it.
+type Leg struct {
+	Phase Phase `avro:"phase" json:"phase"`
+	// Attempt is the number of the last one, from 1.
+	Attempt int `avro:"attempt" json:"attempt,omitempty"`
+	// Args of every attempt, as they were found for the first.
+	Args []canonical.Named `avro:"args" json:"args,omitempty"`
+	// Kind and Detail of the last failure.
+	Kind   failure.Kind `avro:"kind" json:"kind,omitempty"`
+	Detail string       `avro:"detail" json:"detail,omitempty"`
+}
+
+// Step is a step of a saga.
+type Step struct {
+	Name   string            `avro:"name" json:"name"`
+	Do     Leg               `avro:"do" json:"do"`
+	Undo   Leg               `avro:"undo" json:"undo"`
+	Output []canonical.Named `avro:"output" json:"output,omitempty"`
+	// Uncertain: an attempt ended without telling whether it had its effect.
+	Uncertain bool `avro:"uncertain" json:"uncertain,omitempty"`
+}
+
+// Entity is what a saga knows of the entity that its command is about.
+type Entity struct {
+	Resource string `avro:"resource" json:"resource"`
+	ID       string `avro:"id" json:"id"`
+	Version  int64  `avro:"version" json:"version"`
+	State    string `avro:"state" json:"state,omitempty"`
+	// Fields by name; Refs are the keys of its records, by source.
+	Fields []canonical.Named `avro:"fields" json:"fields,omitempty"`
+	Refs   []Ref             `avro:"refs" json:"refs,omitempty"`
+}
+
+// Ref is the key of a source's record of an entity.
+type Ref struct {
+	Source string `avro:"source" json:"source"`
+	Key    string `avro:"key" json:"key"`
+}
+
+// Saga is all that has to be kept of one.
+type Saga struct {
+	// ID is that of the command.
+	ID      string            `avro:"id" json:"id"`
+	Command string            `avro:"command" json:"command"`
+	Input   []canonical.Named `avro:"input" json:"input,omitempty"`
+	// Plan is the fingerprint of the definition that it began under.
+	Plan   string           `avro:"plan" json:"plan"`
+	Status Status           `avro:"status" json:"status"`
+	Began  envelope.Instant `avro:"began" json:"began"`
+	Ended  envelope.Instant `avro:"ended" json:"ended"`
+	// Round is 1 until somebody has it try again, and then one more each time:
+	// it tells old timers of the saga from that of now.
+	Round int `avro:"round" json:"round"`
+	// Stage under way.
+	Stage  int    `avro:"stage" json:"stage"`
+	Steps  []Step `avro:"steps" json:"steps"`
+	Entity Entity `avro:"entity" json:"entity"`
+	// Stopping: no step is begun any more; what is under way is waited for.
+	Stopping bool `avro:"stopping" json:"stopping,omitempty"`
+	// Reason is why it did not go as planned; nil if it did so far.
+	Reason *Reason `avro:"reason" json:"reason,omitempty"`
+}
+
+// Reason is why a saga did not go as planned.
+type Reason struct {
+	// Step is empty if it is the whole saga's.
+	Step   string       `avro:"step" json:"step,omitempty"`
+	Kind   failure.Kind `avro:"kind" json:"kind"`
+	Detail string       `avro:"detail" json:"detail"`
+	// Wished: somebody asked for it.
+	Wished bool `avro:"wished" json:"wished,omitempty"`
+}
+
+// Key is the idempotency key of a step in one direction: all attempts share it.
+func (s *Saga) Key(step string, undo bool) string {
+	if undo {
+		return s.ID + "/" + step + "/undo"
+	}
+	return s.ID + "/" + step + "/do"
+}

@@ -1,0 +1,559 @@
+package saga
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+)
+
+// Begin makes a saga of a command on an entity and takes its first steps.
+func Begin(plan *definition.Command, fingerprint, id string, input []canonical.Named, entity Entity, now envelope.Instant) (*Saga, []Effect) {
+	s := &Saga{ID: id, Command: plan.Name, Input: input, Plan: fingerprint, Status: Running, Round: 1, Began: now, Entity: entity, Stage: -1}
+	for _, stage := range plan.Stages {
+		for _, p := range stage {
+			s.Steps = append(s.Steps, Step{Name: p.Name, Do: Leg{Phase: Idle}, Undo: Leg{Phase: Idle}})
+		}
+	}
+	m := machine{Saga: s, plan: plan, now: now}
+	m.set(m.own(Deadline), plan.Deadline)
+	m.forward()
+	return s, m.effects
+}
+
+// Take gives an input to a saga. Inputs that come too late, or again, change
+// nothing and have no effects.
+func (s *Saga) Take(plan *definition.Command, in Input, now envelope.Instant) []Effect {
+	if s.Status.Final() {
+		return nil
+	}
+	m := machine{Saga: s, plan: plan, now: now}
+	switch in := in.(type) {
+	case Reply:
+		m.reply(in)
+	case Fired:
+		m.fired(in.Timer)
+	case Decision:
+		m.decision(in)
+	case Cancel:
+		m.cancel(in)
+	case Changed:
+		m.changed(in.Entity)
+	case Retry:
+		m.again(in)
+	}
+	return m.effects
+}
+
+// machine is a saga while it takes an input.
+type machine struct {
+	*Saga
+	plan    *definition.Command
+	now     envelope.Instant
+	effects []Effect
+}
+
+func (m *machine) do(e Effect) { m.effects = append(m.effects, e) }
+
+func (m *machine) set(t Timer, after time.Duration) {
+	m.do(Set{t, m.now + envelope.Instant(after.Microseconds())})
+}
+
+// own is one of the saga's own timers.
+func (m *machine) own(p Purpose) Timer { return Timer{Purpose: p, Attempt: m.Round} }
+
+// find gives a step of the saga and of its plan.
+func (m *machine) find(name string) (*Step, *definition.Step) {
+	p, ok := m.plan.Step(name)
+	if !ok {
+		return nil, nil
+	}
+	return m.step(name), p
+}
+
+func (s *Saga) step(name string) *Step {
+	for i := range s.Steps {
+		if s.Steps[i].Name == name {
+			return &s.Steps[i]
+		}
+	}
+	return nil
+}
+
+func (s *Step) leg(undo bool) *Leg {
+	if undo {
+		return &s.Undo
+	}
+	return &s.Do
+}
+
+// forward begins stages until one has something under way, or the plan is
+// through, or something has failed.
+func (m *machine) forward() {
+	for m.Stage++; m.Stage < len(m.plan.Stages); m.Stage++ {
+		for _, p := range m.plan.Stages[m.Stage] {
+			if m.Stopping {
+				break
+			}
+			m.begin(m.step(p.Name), p)
+		}
+		if !m.stageSettled() {
+			return
+		}
+		if m.Stopping {
+			m.backward()
+			return
+		}
+	}
+	m.Stage = len(m.plan.Stages)
+	m.confirm()
+}
+
+// begin takes the first attempt of a step, if it is needed.
+func (m *machine) begin(s *Step, p *definition.Step) {
+	vars := m.vars()
+	if p.When != nil {
+		holds, err := p.When.Holds(vars)
+		if err != nil {
+			m.broken(s, failure.KindOf(err), fmt.Sprintf("condition %s: %v", p.When.Source(), err))
+			return
+		}
+		if !holds {
+			s.Do.Phase = Skipped
+			return
+		}
+	}
+	args, err := evaluate(p.With, vars)
+	if err != nil {
+		m.broken(s, failure.KindOf(err), err.Error())
+		return
+	}
+	s.Do.Args = args
+	m.attempt(s, p, false)
+}
+
+// attempt makes the next attempt in one direction.
+func (m *machine) attempt(s *Step, p *definition.Step, undo bool) {
+	leg := s.leg(undo)
+	leg.Phase = Asked
+	leg.Attempt++
+	c := Call{
+		Step: s.Name, Undo: undo, Attempt: leg.Attempt, Key: m.Key(s.Name, undo), Kind: p.Kind,
+		Connection: p.Connection, Operation: p.Operation, Args: leg.Args, Timeout: p.Timeout,
+	}
+	if undo {
+		c.Operation, c.Timeout = p.Undo.Operation, p.Undo.Timeout
+	}
+	m.do(c)
+	m.set(Timer{Attempt, s.Name, undo, leg.Attempt}, c.Timeout)
+}
+
+func (m *machine) reply(r Reply) {
+	s, p := m.find(r.Step)
+	if s == nil {
+		return
+	}
+	leg := s.leg(r.Undo)
+	if leg.Phase == Idle || r.Attempt < 1 || r.Attempt > leg.Attempt {
+		return // to nothing that was asked
+	}
+	if r.Uncertain && !r.Undo {
+		s.Uncertain = true // even if nobody waits for it any more
+	}
+	current := leg.Phase == Asked && r.Attempt == leg.Attempt
+	switch {
+	case leg.Phase == Broken && r.Kind == "" && !r.Held && (r.Undo || m.Status != Compensating && m.Status != CompensationFailed):
+		// It was done after all: nobody need ask for it again.
+		leg.Phase = Done
+		if !r.Undo {
+			s.Output = r.Output
+		}
+	case leg.Phase.settled():
+		// What was given up and was done after all is uncertain already.
+	case r.Kind == "" && !r.Held:
+		m.clear(s, r.Undo)
+		if !r.Undo {
+			s.Output = r.Output
+		}
+		leg.Phase, leg.Kind, leg.Detail = Done, "", ""
+		m.settled(r.Undo)
+	case !current:
+	case r.Held:
+		m.do(Clear{Timer{Attempt, s.Name, r.Undo, leg.Attempt}})
+	default:
+		m.failed(s, p, r)
+	}
+}
+
+// clear ends the timers of a leg.
+func (m *machine) clear(s *Step, undo bool) {
+	leg := s.leg(undo)
+	switch leg.Phase {
+	case Asked:
+		m.do(Clear{Timer{Attempt, s.Name, undo, leg.Attempt}})
+	case Waiting:
+		m.do(Clear{Timer{Again, s.Name, undo, leg.Attempt}})
+	}
+}
+
+// failed handles the failure of the attempt under way.
+func (m *machine) failed(s *Step, p *definition.Step, r Reply) {
+	leg := s.leg(r.Undo)
+	m.clear(s, r.Undo)
+	leg.Kind, leg.Detail = r.Kind, r.Detail
+	retry := p.Retry
+	if r.Undo {
+		retry = p.Undo.Retry
+	}
+	if p.Kind != definition.Approve && tryAgain(r.Kind) && leg.Attempt < retry.Attempts && (r.Undo || !m.Stopping) {
+		leg.Phase = Waiting
+		m.set(Timer{Again, s.Name, r.Undo, leg.Attempt}, max(m.wait(retry, s.Name, r.Undo, leg.Attempt), r.After))
+		return
+	}
+	if r.Undo {
+		leg.Phase = Broken
+		m.settled(true)
+		return
+	}
+	m.broken(s, r.Kind, r.Detail)
+	m.settled(false)
+}
+
+// tryAgain tells whether an attempt that failed so may be made again. With
+// credentials that were refused it may: they are renewed beside the saga.
+func tryAgain(k failure.Kind) bool { return k.Retryable() || k == failure.Auth }
+
+// wait is the time between an attempt and the next: exponential, and cut short
+// by up to half, so that those who failed together do not come back together.
+func (m *machine) wait(r definition.Retry, step string, undo bool, attempt int) time.Duration {
+	d, most := r.First, max(r.First, r.Max)
+	for i := 1; i < attempt && d < most; i++ {
+		d = min(2*d, most)
+	}
+	h := fnv.New64a()
+	h.Write([]byte(m.Key(step, undo) + "/" + strconv.Itoa(attempt)))
+	half := uint64(d / 2)
+	return d - time.Duration(h.Sum64()>>1%(half+1))
+}
+
+// broken gives a step up, and with it the plan.
+func (m *machine) broken(s *Step, kind failure.Kind, detail string) {
+	s.Do.Phase, s.Do.Kind, s.Do.Detail = Broken, kind, detail
+	m.stop(Reason{Step: s.Name, Kind: kind, Detail: detail})
+}
+
+// stop has no further step begun, and no further attempt made.
+func (m *machine) stop(why Reason) {
+	if m.Reason == nil || !m.Stopping {
+		m.Reason = &why
+	}
+	if m.Stopping {
+		return
+	}
+	m.Stopping = true
+	m.do(Clear{m.own(Deadline)})
+	for i := range m.Steps {
+		s := &m.Steps[i]
+		p, _ := m.plan.Step(s.Name)
+		switch {
+		case s.Do.Phase == Waiting:
+			m.clear(s, false)
+			s.Do.Phase = Broken
+		case s.Do.Phase == Asked && p.Kind == definition.Approve:
+			m.clear(s, false)
+			m.do(Withdraw{s.Name})
+			s.Do.Phase = Broken
+			s.Do.Kind, s.Do.Detail = failure.Conflict, "withdrawn"
+		}
+	}
+}
+
+func (m *machine) stageSettled() bool {
+	if m.Stage < 0 || m.Stage >= len(m.plan.Stages) {
+		return true
+	}
+	for _, p := range m.plan.Stages[m.Stage] {
+		if ph := m.step(p.Name).Do.Phase; !ph.settled() && !(ph == Idle && m.Stopping) {
+			return false
+		}
+	}
+	return true
+}
+
+// settled goes on after a leg has settled.
+func (m *machine) settled(undo bool) {
+	switch {
+	case undo:
+		m.backward()
+	case m.Status != Running || !m.stageSettled():
+	case m.Stopping:
+		m.backward()
+	default:
+		m.forward()
+	}
+}
+
+// final tells whether the point of no return is behind.
+func (m *machine) final() bool {
+	for i := range m.Steps {
+		if p, _ := m.plan.Step(m.Steps[i].Name); p.Final && (m.Steps[i].Do.Phase == Done || m.Steps[i].Uncertain) {
+			return true
+		}
+	}
+	return false
+}
+
+// backward undoes one thing after the other, the last stage first, or has a
+// person look if the point of no return is behind.
+func (m *machine) backward() {
+	if m.Status != Compensating {
+		if m.final() {
+			m.end(Stuck)
+			return
+		}
+		m.Status = Compensating
+	}
+	for i := len(m.Steps) - 1; i >= 0; i-- {
+		s := &m.Steps[i]
+		p, _ := m.plan.Step(s.Name)
+		switch s.Undo.Phase {
+		case Done, Skipped:
+			continue
+		case Broken:
+			m.end(CompensationFailed)
+			return
+		case Asked, Waiting:
+			return
+		}
+		if p.Undo == nil || s.Do.Phase != Done && !s.Uncertain {
+			s.Undo.Phase = Skipped
+			continue
+		}
+		args, err := evaluate(p.Undo.With, m.vars())
+		if err != nil {
+			s.Undo.Phase, s.Undo.Kind, s.Undo.Detail = Broken, failure.KindOf(err), err.Error()
+			m.end(CompensationFailed)
+			return
+		}
+		s.Undo.Args = args
+		m.attempt(s, p, true)
+		return
+	}
+	if m.Reason != nil && m.Reason.Wished {
+		m.end(Cancelled)
+	} else {
+		m.end(Failed)
+	}
+}
+
+// end comes to a status in which nothing is under way.
+func (m *machine) end(to Status) {
+	m.Status = to
+	switch to {
+	case Stuck, CompensationFailed:
+		why := *m.Reason
+		for i := range m.Steps {
+			if u := m.Steps[i].Undo; u.Phase == Broken {
+				why = Reason{Step: m.Steps[i].Name, Kind: u.Kind, Detail: u.Detail}
+			}
+		}
+		m.do(Escalate{why})
+	case Completed:
+		m.Reason, m.Ended = nil, m.now
+	default:
+		m.Ended = m.now
+	}
+}
+
+// confirm waits for the canonical state to agree, which it may do already.
+func (m *machine) confirm() {
+	m.do(Clear{m.own(Deadline)})
+	if m.agreed() {
+		m.end(Completed)
+		return
+	}
+	m.Status = Confirming
+	m.set(m.own(Confirm), m.plan.Confirm.Within)
+}
+
+func (m *machine) agreed() bool {
+	c := m.plan.Confirm.If
+	if c == nil {
+		return true
+	}
+	holds, err := c.Holds(m.vars())
+	if err != nil {
+		m.Reason = &Reason{Kind: failure.KindOf(err), Detail: fmt.Sprintf("confirmation %s: %v", c.Source(), err)}
+	}
+	return holds && err == nil
+}
+
+func (m *machine) changed(e Entity) {
+	if e.Version <= m.Entity.Version {
+		return
+	}
+	m.Entity = e
+	if (m.Status == Confirming || m.Status == Unconfirmed) && m.agreed() {
+		m.do(Clear{m.own(Confirm)})
+		m.end(Completed)
+	}
+}
+
+func (m *machine) fired(t Timer) {
+	switch t.Purpose {
+	case Deadline:
+		if t == m.own(Deadline) && m.Status == Running && !m.Stopping {
+			m.stop(Reason{Kind: failure.Transient, Detail: fmt.Sprintf("not through within %s", m.plan.Deadline)})
+			m.settled(false)
+		}
+	case Confirm:
+		if t == m.own(Confirm) && m.Status == Confirming {
+			m.Status = Unconfirmed
+			if m.Reason == nil {
+				m.Reason = &Reason{Kind: failure.Transient, Detail: fmt.Sprintf("not confirmed within %s: %s", m.plan.Confirm.Within, m.plan.Confirm.If.Source())}
+			}
+			m.do(Refresh{})
+		}
+	case Attempt, Again:
+		s, p := m.find(t.Step)
+		if s == nil || s.leg(t.Undo).Attempt != t.Attempt {
+			return
+		}
+		leg := s.leg(t.Undo)
+		switch {
+		case t.Purpose == Again && leg.Phase == Waiting:
+			m.attempt(s, p, t.Undo)
+		case t.Purpose == Attempt && leg.Phase == Asked:
+			if !t.Undo && p.Kind != definition.Approve {
+				s.Uncertain = true
+			}
+			timeout := p.Timeout
+			if t.Undo {
+				timeout = p.Undo.Timeout
+			}
+			m.failed(s, p, Reply{Step: s.Name, Undo: t.Undo, Attempt: t.Attempt, Kind: failure.Transient, Detail: fmt.Sprintf("no answer within %s", timeout)})
+		}
+	}
+}
+
+func (m *machine) decision(d Decision) {
+	s, p := m.find(d.Step)
+	if s == nil || p.Kind != definition.Approve || s.Do.Phase != Asked {
+		return
+	}
+	m.clear(s, false)
+	if d.Approved {
+		s.Do.Phase = Done
+		s.Output = []canonical.Named{{Name: "by", Value: canonical.String(d.By)}}
+	} else {
+		detail := "refused by " + d.By
+		if d.Detail != "" {
+			detail += ": " + d.Detail
+		}
+		m.broken(s, failure.Conflict, detail)
+	}
+	m.settled(false)
+}
+
+// cancel stops a saga whose steps are not all done and that has not passed the
+// point of no return.
+func (m *machine) cancel(c Cancel) {
+	if m.Status != Running || m.Stopping || m.finalAsked() {
+		return
+	}
+	detail := "cancelled by " + c.By
+	if c.Detail != "" {
+		detail += ": " + c.Detail
+	}
+	m.stop(Reason{Kind: failure.Conflict, Detail: detail, Wished: true})
+	m.settled(false)
+}
+
+func (m *machine) finalAsked() bool {
+	for i := range m.Steps {
+		if p, _ := m.plan.Step(m.Steps[i].Name); p.Final && m.Steps[i].Do.Phase != Idle && m.Steps[i].Do.Phase != Skipped {
+			return true
+		}
+	}
+	return false
+}
+
+// again tries anew what waits for a person: what could not be undone, or what
+// could not be done after the point of no return.
+func (m *machine) again(Retry) {
+	undo := m.Status == CompensationFailed
+	switch m.Status {
+	case Stuck:
+		m.Status, m.Stopping = Running, false
+		m.Round++
+		m.set(m.own(Deadline), m.plan.Deadline)
+	case CompensationFailed:
+		m.Status = Compensating
+	case Unconfirmed:
+		m.Status = Confirming
+		m.Round++
+		m.do(Refresh{})
+		m.set(m.own(Confirm), m.plan.Confirm.Within)
+		return
+	default:
+		return
+	}
+	for i := range m.Steps {
+		leg := m.Steps[i].leg(undo)
+		if leg.Phase == Broken {
+			*leg = Leg{Phase: Idle, Attempt: leg.Attempt}
+		}
+	}
+	if undo {
+		m.backward()
+		return
+	}
+	m.resume()
+}
+
+// resume goes on with the stage that was stuck: what is settled in it stays.
+func (m *machine) resume() {
+	for _, p := range m.plan.Stages[m.Stage] {
+		if s := m.step(p.Name); s.Do.Phase == Idle && !m.Stopping {
+			m.begin(s, p)
+		}
+	}
+	if m.stageSettled() {
+		m.settled(false)
+	}
+}
+
+// vars are what expressions see: input, entity and steps.
+func (m *machine) vars() map[string]any {
+	refs := map[string]any{}
+	for _, r := range m.Entity.Refs {
+		refs[r.Source] = r.Key
+	}
+	steps := map[string]any{}
+	for i := range m.Steps {
+		if s := &m.Steps[i]; s.Do.Phase == Done {
+			steps[s.Name] = members(s.Output)
+		}
+	}
+	return map[string]any{
+		"input": members(m.Input),
+		"entity": map[string]any{
+			"resource": m.Entity.Resource, "id": m.Entity.ID, "version": m.Entity.Version, "state": m.Entity.State,
+			"fields": members(m.Entity.Fields), "refs": refs,
+		},
+		"steps": steps,
+	}
+}
+
+func members(values []canonical.Named) map[string]any {
+	out := make(map[string]any, len(values))
+	for _, v := range values {
+		out[v.Name] = v.Value.Any()
+	}
+	return out
+}
