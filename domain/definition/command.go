@@ -141,6 +141,18 @@ func (c *Command) Check() error {
 				return fmt.Errorf("step %q: the name is taken by another step, expected one of its own", s.Name)
 			}
 			names[s.Name] = true
+			switch s.Kind {
+			case Call, Child:
+			case Approve:
+				if s.Undo != nil {
+					return fmt.Errorf("step %q: an approval cannot be undone, expected no undo", s.Name)
+				}
+				if s.Retry.Attempts > 1 {
+					return fmt.Errorf("step %q: %d attempts, expected 1: an approval is asked for once", s.Name, s.Retry.Attempts)
+				}
+			default:
+				return fmt.Errorf("step %q: kind %q, expected %s, %s or %s", s.Name, s.Kind, Call, Approve, Child)
+			}
 			if s.Retry.Attempts < 1 {
 				return fmt.Errorf("step %q: %d attempts, expected at least 1", s.Name, s.Retry.Attempts)
 			}

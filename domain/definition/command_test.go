@@ -15,6 +15,7 @@ func TestCommandCheck(t *testing.T) {
 		return s
 	}
 	undo := func(s *Step) { s.Undo = &Undo{Timeout: time.Second, Retry: Retry{Attempts: 1}} }
+	approve := func(s *Step) { s.Kind = Approve }
 	final := func(s *Step) { s.Final = true }
 	for _, c := range []struct {
 		name, err string
@@ -26,6 +27,9 @@ func TestCommandCheck(t *testing.T) {
 		{"no attempt", `step "a": 0 attempts, expected at least 1`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", func(s *Step) { s.Retry.Attempts = 0 })}}}},
 		{"no timeout", `step "a": timeout 0s, expected a time above zero`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", func(s *Step) { s.Timeout = 0 })}}}},
 		{"undo without attempt", `undo of step "a": 0 attempts of 1s each`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", undo, func(s *Step) { s.Undo.Retry.Attempts = 0 })}}}},
+		{"unknown kind", `step "a": kind "wait", expected call, approve or command`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", func(s *Step) { s.Kind = "wait" })}}}},
+		{"approval with undo", `step "a": an approval cannot be undone`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", approve, undo)}}}},
+		{"approval twice", `step "a": 2 attempts, expected 1`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", approve, func(s *Step) { s.Retry.Attempts = 2 })}}}},
 		{"final beside others", `step "a": the point of no return runs beside others`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", final), step("b")}}}},
 		{"two finals", `step "b": there is a second point of no return after step "a"`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", final)}, {step("b", final)}}}},
 		{"undo after final", `step "b": it can never be undone after step "a"`, Command{Deadline: time.Second, Stages: [][]*Step{{step("a", final)}, {step("b", undo)}}}},

@@ -20,7 +20,7 @@ type Input interface{ input() }
 type Reply struct {
 	Step    string
 	Undo    bool
-	Attempt int
+	Attempt int32
 	// Held: the attempt waits, because its connection is paused. Its time does
 	// not run; another reply follows.
 	Held bool
@@ -71,7 +71,7 @@ type Effect interface{ effect() }
 type Call struct {
 	Step    string
 	Undo    bool
-	Attempt int
+	Attempt int32
 	// Key is the same for all attempts: what has it is done once.
 	Key                   string
 	Kind                  definition.StepKind
@@ -123,15 +123,15 @@ type Timer struct {
 	Purpose Purpose
 	Step    string
 	Undo    bool
-	Attempt int
+	Attempt int32
 }
 
 // String is "<purpose>/<round>" or "<purpose>/<step>/<do or undo>/<attempt>".
 func (t Timer) String() string {
 	if t.Step == "" {
-		return string(t.Purpose) + "/" + strconv.Itoa(t.Attempt)
+		return string(t.Purpose) + "/" + strconv.Itoa(int(t.Attempt))
 	}
-	return string(t.Purpose) + "/" + t.Step + "/" + direction(t.Undo) + "/" + strconv.Itoa(t.Attempt)
+	return string(t.Purpose) + "/" + t.Step + "/" + direction(t.Undo) + "/" + strconv.Itoa(int(t.Attempt))
 }
 
 // ParseTimer reads what String writes.
@@ -139,14 +139,14 @@ func ParseTimer(s string) (Timer, error) {
 	parts := strings.Split(s, "/")
 	t := Timer{Purpose: Purpose(parts[0])}
 	last := parts[len(parts)-1]
-	n, err := strconv.Atoi(last)
-	ok := err == nil && n > 0 && strconv.Itoa(n) == last
+	n, err := strconv.ParseInt(last, 10, 32)
+	ok := err == nil && n > 0 && strconv.FormatInt(n, 10) == last
 	switch {
 	case ok && len(parts) == 2 && (t.Purpose == Deadline || t.Purpose == Confirm):
-		t.Attempt = n
+		t.Attempt = int32(n)
 		return t, nil
 	case ok && len(parts) == 4 && (t.Purpose == Attempt || t.Purpose == Again) && parts[1] != "" && (parts[2] == "do" || parts[2] == "undo"):
-		t.Step, t.Undo, t.Attempt = parts[1], parts[2] == "undo", n
+		t.Step, t.Undo, t.Attempt = parts[1], parts[2] == "undo", int32(n)
 		return t, nil
 	}
 	return Timer{}, fmt.Errorf("timer %q: expected deadline or confirm with /<round>, or attempt or again with /<step>/<do or undo>/<attempt>", s)

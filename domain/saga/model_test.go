@@ -130,7 +130,7 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		if !mayPass || c.attempt >= retry.Attempts || !undo && stop <= over {
 			return end(Broken, over)
 		}
-		wait := (&machine{Saga: &Saga{ID: m.id}}).wait(retry, name, undo, c.attempt)
+		wait := (&machine{Saga: &Saga{ID: m.id}}).wait(retry, name, undo, int32(c.attempt))
 		if !a.Silent {
 			wait = max(wait, a.Pause)
 		}

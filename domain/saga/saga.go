@@ -68,7 +68,7 @@ func (p Phase) settled() bool { return p == Done || p == Skipped || p == Broken 
 type Leg struct {
 	Phase Phase `avro:"phase" json:"phase"`
 	// Attempt is the number of the last one, from 1.
-	Attempt int `avro:"attempt" json:"attempt,omitempty"`
+	Attempt int32 `avro:"attempt" json:"attempt,omitempty"`
 	// Args of every attempt, as they were found for the first.
 	Args []canonical.Named `avro:"args" json:"args,omitempty"`
 	// Kind and Detail of the last failure.
@@ -116,9 +116,9 @@ type Saga struct {
 	Ended  envelope.Instant `avro:"ended" json:"ended"`
 	// Round is 1 until somebody has it try again, and then one more each time:
 	// it tells old timers of the saga from that of now.
-	Round int `avro:"round" json:"round"`
+	Round int32 `avro:"round" json:"round"`
 	// Stage under way.
-	Stage  int    `avro:"stage" json:"stage"`
+	Stage  int32  `avro:"stage" json:"stage"`
 	Steps  []Step `avro:"steps" json:"steps"`
 	Entity Entity `avro:"entity" json:"entity"`
 	// Stopping: no step is begun any more; what is under way is waited for.

@@ -205,7 +205,7 @@ func (w *world) perform(effects []Effect) {
 		case Clear:
 			delete(w.timers, e.Timer)
 		case Call:
-			w.Asked = append(w.Asked, asked{w.now, e.Step, e.Undo, e.Attempt})
+			w.Asked = append(w.Asked, asked{w.now, e.Step, e.Undo, int(e.Attempt)})
 			of := fmt.Sprint(e.Step, e.Undo, e.Operation, e.Args)
 			if was, used := w.keys[e.Key]; used && was != of {
 				w.t.Fatalf("key %s is used for %s and for %s", e.Key, was, of)
@@ -239,7 +239,7 @@ func (w *world) tryAgain() {
 
 func (w *world) answer(c Call) {
 	f := w.Fates[c.Step]
-	a := f.answer(c.Undo, c.Attempt)
+	a := f.answer(c.Undo, int(c.Attempt))
 	if c.Kind == definition.Approve {
 		if !a.Silent {
 			w.send(after(w.now, a.After), Decision{Step: c.Step, Approved: !f.Refused, By: "somebody"})
@@ -491,7 +491,7 @@ func TestWaitsBetweenAttempts(t *testing.T) {
 		r := definition.Retry{First: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "first")), Max: time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "max"))}
 		attempt := rapid.IntRange(1, 70).Draw(t, "attempt")
 		m := machine{Saga: &Saga{ID: rapid.StringN(1, 8, -1).Draw(t, "id")}}
-		got := m.wait(r, "s", false, attempt)
+		got := m.wait(r, "s", false, int32(attempt))
 		full := float64(r.First)
 		for range attempt - 1 {
 			full *= 2
@@ -500,7 +500,7 @@ func TestWaitsBetweenAttempts(t *testing.T) {
 		if g := float64(got); g < full/2-1 || g > full {
 			t.Fatalf("%v after attempt %d of %+v, expected %v to %v", got, attempt, r, time.Duration(full/2), time.Duration(full))
 		}
-		if again := m.wait(r, "s", false, attempt); again != got {
+		if again := m.wait(r, "s", false, int32(attempt)); again != got {
 			t.Fatalf("%v and then %v", got, again)
 		}
 	})

@@ -95,7 +95,7 @@ func (s *Step) leg(undo bool) *Leg {
 // forward begins stages until one has something under way, or the plan is
 // through, or something has failed.
 func (m *machine) forward() {
-	for m.Stage++; m.Stage < len(m.plan.Stages); m.Stage++ {
+	for m.Stage++; int(m.Stage) < len(m.plan.Stages); m.Stage++ {
 		for _, p := range m.plan.Stages[m.Stage] {
 			if m.Stopping {
 				break
@@ -110,7 +110,7 @@ func (m *machine) forward() {
 			return
 		}
 	}
-	m.Stage = len(m.plan.Stages)
+	m.Stage = int32(len(m.plan.Stages))
 	m.confirm()
 }
 
@@ -210,7 +210,7 @@ func (m *machine) failed(s *Step, p *definition.Step, r Reply) {
 	if r.Undo {
 		retry = p.Undo.Retry
 	}
-	if p.Kind != definition.Approve && tryAgain(r.Kind) && leg.Attempt < retry.Attempts && (r.Undo || !m.Stopping) {
+	if p.Kind != definition.Approve && tryAgain(r.Kind) && int(leg.Attempt) < retry.Attempts && (r.Undo || !m.Stopping) {
 		leg.Phase = Waiting
 		m.set(Timer{Again, s.Name, r.Undo, leg.Attempt}, max(m.wait(retry, s.Name, r.Undo, leg.Attempt), r.After))
 		return
@@ -230,13 +230,13 @@ func tryAgain(k failure.Kind) bool { return k.Retryable() || k == failure.Auth }
 
 // wait is the time between an attempt and the next: exponential, and cut short
 // by up to half, so that those who failed together do not come back together.
-func (m *machine) wait(r definition.Retry, step string, undo bool, attempt int) time.Duration {
+func (m *machine) wait(r definition.Retry, step string, undo bool, attempt int32) time.Duration {
 	d, most := r.First, max(r.First, r.Max)
-	for i := 1; i < attempt && d < most; i++ {
+	for i := int32(1); i < attempt && d < most; i++ {
 		d = min(2*d, most)
 	}
 	h := fnv.New64a()
-	h.Write([]byte(m.Key(step, undo) + "/" + strconv.Itoa(attempt)))
+	h.Write([]byte(m.Key(step, undo) + "/" + strconv.Itoa(int(attempt))))
 	half := uint64(d / 2)
 	return d - time.Duration(h.Sum64()>>1%(half+1))
 }
@@ -274,7 +274,7 @@ func (m *machine) stop(why Reason) {
 }
 
 func (m *machine) stageSettled() bool {
-	if m.Stage < 0 || m.Stage >= len(m.plan.Stages) {
+	if m.Stage < 0 || int(m.Stage) >= len(m.plan.Stages) {
 		return true
 	}
 	for _, p := range m.plan.Stages[m.Stage] {
