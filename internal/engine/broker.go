@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Ping tells whether the cluster answers. The error names the addresses.
@@ -28,6 +29,7 @@ func (e *Engine) WaitReady(ctx context.Context, failed func(err error, next time
 	for {
 		err := e.Ping(ctx)
 		if err == nil {
+			e.warnOfOldBrokers(ctx)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -44,4 +46,34 @@ func (e *Engine) WaitReady(ctx context.Context, failed func(err error, next time
 		case <-time.After(d):
 		}
 	}
+}
+
+// markersTell is the version of WriteTxnMarkers from which a broker can tell a
+// marker that comes late from one for the transaction under way.
+const markersTell = 2
+
+// warnOfOldBrokers logs which brokers may commit what was to be aborted.
+func (e *Engine) warnOfOldBrokers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	switch old, err := e.oldBrokers(ctx); {
+	case err != nil:
+		e.cfg.Logger.Debug("what the brokers are able to is not known", "error", err)
+	case len(old) > 0:
+		e.cfg.Logger.Warn("brokers take a late marker for one of the transaction under way, so that what is aborted may be read; better is Apache Kafka 4.2 or newer (KIP-1228)", "brokers", old)
+	}
+}
+
+// oldBrokers gives the brokers that cannot tell markers apart.
+func (e *Engine) oldBrokers(ctx context.Context) (old []int32, err error) {
+	versions, err := e.kafka.adm.ApiVersions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range versions.Sorted() {
+		if most, known := v.KeyMaxVersion(kmsg.WriteTxnMarkers.Int16()); known && most < markersTell {
+			old = append(old, v.NodeID)
+		}
+	}
+	return old, nil
 }

@@ -3,10 +3,13 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/goleak"
 )
 
@@ -349,6 +353,42 @@ func TestExactlyOnceWithRefusedCommits(t *testing.T) {
 				t.Error("no abort, expected one: that it did not commit is certain")
 			}
 			t.Logf("%d faults, %d aborts, %d unknown outcomes, %d restarts", h.Hits(), s.Aborts, s.Unknown, s.Restarts)
+		})
+	}
+}
+
+// Brokers that cannot keep what the engine promises are named in the log.
+func TestOldBrokersAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		versions *kversion.Versions
+		warns    bool
+	}{
+		{"4.1", kversion.V4_1_0(), true},
+		{"of today", nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			opts := []kfake.Opt{kfake.NumBrokers(2)}
+			if c.versions != nil {
+				opts = append(opts, kfake.MaxVersions(c.versions))
+			}
+			fake, err := kfake.NewCluster(opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fake.Close()
+			var said bytes.Buffer
+			e, err := New(Config{Brokers: fake.ListenAddrs(), Dir: t.TempDir(), Instance: "a", Logger: slog.New(slog.NewTextHandler(&said, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if err := e.WaitReady(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			if warns := strings.Contains(said.String(), `brokers="[0 1]"`) && strings.Contains(said.String(), "KIP-1228"); warns != c.warns {
+				t.Errorf("warned: %v, expected %v; said %q", warns, c.warns, said.String())
+			}
 		})
 	}
 }

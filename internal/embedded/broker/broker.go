@@ -199,6 +199,9 @@ func (b *Broker) options(ln net.Listener) []kfake.Opt {
 	// wants names, and no client needs the ids.
 	versions := kversion.Tip()
 	versions.SetMaxKeyVersion(int16(kmsg.Produce), 12)
+	// Who asks whether the broker can tell late markers (KIP-1228) hears that it
+	// can: here they are written by the process that ends the transaction.
+	versions.SetMaxKeyVersion(int16(kmsg.WriteTxnMarkers), 2)
 
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
