@@ -22,7 +22,7 @@
 //	                  transaction with the group's offsets
 //	                    committed → one Pebble batch {overlay, changelog offset}
 //	                    aborted   → drop the overlay, rewind
-//	                    unknown   → ask for the group's stable offsets
+//	                    unknown   → end the session; the next one fences it and finds out
 //
 // # What is not obvious
 //

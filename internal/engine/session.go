@@ -286,7 +286,7 @@ func (s *session) run(ctx context.Context) (err error) {
 		}
 	})()
 	defer func() { err = errors.Join(err, s.stop()) }()
-	s.p.status.waiting(nil)
+	s.p.status.waiting()
 	for _, in := range s.p.spec.Inputs {
 		s.cl.AddConsumeTopics(in.Stream)
 	}
@@ -355,7 +355,7 @@ func (s *session) stop() error {
 	s.tasks = map[int32]*task{}
 	s.tables.Store(&map[int32]*states{})
 	s.side = nil
-	s.p.status.waiting(nil)
+	s.p.status.waiting()
 	s.p.settle(false)
 	s.allow()
 	return err

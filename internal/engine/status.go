@@ -141,14 +141,11 @@ func (g *groupStatus) with(fn func(s *GroupStatus)) {
 	g.mu.Unlock()
 }
 
-// waiting for an assignment, perhaps because of err.
-func (g *groupStatus) waiting(err error) {
+// waiting for an assignment.
+func (g *groupStatus) waiting() {
 	g.with(func(s *GroupStatus) {
 		s.State, s.Recovered, g.served = "waiting", false, false
 		clear(g.parts)
-		if err != nil {
-			s.LastError = oneLine(err)
-		}
 	})
 }
 
