@@ -284,7 +284,13 @@ func TestCorruptState(t *testing.T) {
 	if got := fmt.Sprint(again.events("products")); got != events {
 		t.Errorf("events %s, before %s", got, events)
 	}
-	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "rebuil") {
+	var said []string
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, "KIP-1228") { // an older broker is warned of at each start
+			said = append(said, line)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "rebuil") {
 		t.Errorf("expected one line that says it is rebuilt, found:\n%s", log.String())
 	}
 }
