@@ -44,7 +44,7 @@ func variants(kind string) map[string][]string {
 			"linger":   nil,                          // ms; 5
 			"heap":     nil,                          // MiB; 512
 			"cache":    nil,                          // MiB
-			"version":  {"4.1.1", "4.3.1"},           // 4.1.1, that of the broker
+			"version":  {"4.1.1", "4.3.1"},           // 4.1.1
 		}
 	case PlainGoka:
 		return map[string][]string{"outcomes": {"yes", "no"}, "cache": nil}

@@ -74,6 +74,9 @@ type Config struct {
 
 	hooks hooks
 	fs    vfs.FS // of the data directory; tests have their own
+	// lateTransactions is how much later than it should a broker ends a
+	// transaction. Default 10 s, which is how often Kafka looks for them.
+	lateTransactions time.Duration
 }
 
 // hooks let tests stop the world at the places where a crash would hurt most.
@@ -96,6 +99,7 @@ func (c Config) withDefaults() Config {
 	def(&c.CommitPause, min(20*time.Millisecond, max(c.CommitInterval, time.Millisecond)))
 	def(&c.CommitRecords, 20_000)
 	def(&c.TransactionTimeout, 10*time.Second)
+	def(&c.lateTransactions, 10*time.Second)
 	def(&c.SessionTimeout, 10*time.Second)
 	def(&c.StopTimeout, 10*time.Second)
 	def(&c.MaxRecordBytes, 1_000_000)

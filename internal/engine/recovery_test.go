@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -171,6 +172,54 @@ func TestRecoveryWaitsForOpenTransaction(t *testing.T) {
 	if d := time.Since(began); d < 500*time.Millisecond {
 		t.Errorf("recovered after %v, before the open transaction was timed out", d)
 	}
+	w.feed(100, 150, 5)
+	w.eventuallyAudit(150, 5)
+}
+
+// A transaction that nobody ends holds recovery up, and the log says which one
+// it is. When it is ended, recovery goes on by itself.
+func TestRecoveryNamesTransactionThatHangs(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 100, 5)
+	e := w.startCounter(w.config(t.TempDir()), &counter{})
+	w.eventuallyAudit(100, 5)
+	e.stop()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.TransactionalID("counter.b"),
+		kgo.TransactionTimeout(5*time.Minute), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	record := &kgo.Record{Topic: "counter-table", Partition: 1, Key: []byte("key-0"), Value: []byte("999")}
+	if err := cl.ProduceSync(context.Background(), record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	id, epoch, err := cl.ProducerID(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &said{}
+	cfg := w.config(t.TempDir())
+	cfg.TransactionTimeout, cfg.lateTransactions = 200*time.Millisecond, time.Millisecond
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	e = w.startCounter(cfg, &counter{})
+	expected := fmt.Sprintf("producer-id %d, producer-epoch %d, start-offset %d", id, epoch, record.Offset)
+	eventually(t, "the transaction is named", func() error {
+		if got := log.String(); !strings.Contains(got, expected) || !strings.Contains(got, "level=WARN") {
+			return fmt.Errorf("expected %q, found %q", expected, got)
+		}
+		return nil
+	})
+	if e.Ready() == nil {
+		t.Error("the engine says that it is ready while its table waits")
+	}
+	if err := cl.EndTransaction(context.Background(), kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+	e.waitReady()
 	w.feed(100, 150, 5)
 	w.eventuallyAudit(150, 5)
 }

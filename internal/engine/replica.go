@@ -260,7 +260,8 @@ func (r *replica) catchUp(ctx context.Context, next, end int64) error {
 	}()
 	go func() {
 		defer close(pieces)
-		for log.next < end {
+		moved, limit := time.Now(), r.table.engine.cfg.patience()
+		for told := moved; log.next < end; {
 			from := log.next
 			fp, err := log.read(ctx, restoreBytes)
 			switch {
@@ -268,12 +269,18 @@ func (r *replica) catchUp(ctx context.Context, next, end int64) error {
 				failed <- err
 				return
 			case err != nil || log.next == from:
+				if now := time.Now(); err == nil && now.Sub(told) > limit {
+					r.tellHanging(ctx, from, now.Sub(moved))
+					told = now
+				}
 				select {
 				case <-time.After(pollEvery):
 				case <-ctx.Done():
 				}
 				continue
 			}
+			moved = time.Now()
+			told = moved
 			select {
 			case pieces <- piece{fp, log.next}:
 			case <-ctx.Done():
