@@ -56,6 +56,22 @@ type Station interface {
 	Step(state any, in Record) (Effects, error)
 }
 
+// Waker is a Station with a table whose entries are woken at a time that they
+// name, without a record that comes in: for what times out, waits before it is
+// tried again, or is to happen later. Each time is met once, in one transaction
+// with what follows from it, and outlives every process.
+type Waker interface {
+	Station
+	// Due gives when an entry is to be woken; 0 for never. It does not change
+	// the state.
+	Due(state any) envelope.Instant
+	// Wake handles the entry of a key that is due at the time now. What is said
+	// of Step holds, but that the entry must be changed or forgotten: whatever is
+	// still due would be woken for ever, and counts as failed. An entry that
+	// fails stays as it is and is woken again after a while.
+	Wake(state any, key string, now envelope.Instant) (Effects, error)
+}
+
 // FailureReporter is a Station that wants to say something of its own about a
 // record that became a dead letter, such as its outcome. in.Value is nil when
 // the bytes could not be decoded.

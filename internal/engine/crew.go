@@ -8,8 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// crew is the tasks that work at a time, as those see it who read records
-// again. It changes between transactions only, and ends when it does.
+// crew is the tasks that work at a time, as those see it who do more than what
+// the group polls: read records again, and wake entries that are due. It changes
+// between transactions only, and ends when it does.
 type crew struct {
 	s      *session
 	ctx    context.Context
@@ -19,9 +20,10 @@ type crew struct {
 	epochs map[int32]int64
 }
 
-// adoptSide has what is to be read again looked for by those who work now.
-func (s *session) adoptSide() {
-	if s.p.control == nil {
+// adoptCrew takes note of who works now, and has what is to be read again looked
+// for by them.
+func (s *session) adoptCrew() {
+	if s.p.control == nil && s.p.waker == nil {
 		return
 	}
 	now := &crew{s: s, claims: map[string][]int32{}, epochs: map[int32]int64{}}
@@ -31,19 +33,19 @@ func (s *session) adoptSide() {
 			now.claims[topic] = append(now.claims[topic], t.partition)
 		}
 	}
-	if s.side != nil {
-		if maps.Equal(s.side.g.epochs, now.epochs) {
+	if s.crew != nil {
+		if maps.Equal(s.crew.epochs, now.epochs) {
 			return
 		}
-		s.side.g.cancel()
+		s.crew.cancel()
 		s.side.close()
-		s.side = nil
+		s.side, s.crew = nil, nil
 	}
 	if len(now.epochs) == 0 {
 		return
 	}
 	now.ctx, now.cancel = context.WithCancel(s.life)
-	s.side = s.openSide(now)
+	s.crew, s.side = now, s.openSide(now)
 }
 
 // stands tells whether all of it is still ours.

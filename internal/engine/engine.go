@@ -103,7 +103,7 @@ func (e *Engine) named(name string) bool {
 		}
 	}
 	for _, t := range e.tables {
-		if t.index != nil && t.index.spec.Name() == name {
+		if t.indexed() && t.index.spec.Name() == name {
 			return true
 		}
 	}
@@ -205,7 +205,7 @@ func (e *Engine) Status() Status {
 	now := time.Now()
 	for _, t := range e.tables {
 		s.Tables = append(s.Tables, t.status(now))
-		if t.index != nil {
+		if t.indexed() {
 			s.Views = append(s.Views, t.viewStatus())
 		}
 	}

@@ -244,6 +244,63 @@ func TestExactlyOnceWhenCoordinatorComesBack(t *testing.T) {
 	w.eventuallyAudit(rounds*40+20, 5)
 }
 
+// A transaction that only wakes has no offsets of input by which the broker
+// would find out that its member is one no more. So it commits those that there
+// are, and the broker's refusal keeps it from its effect.
+func TestWakesAreCommittedByMembersAlone(t *testing.T) {
+	w := newWorld(t)
+	var refuse atomic.Bool
+	var refused, asked atomic.Int64
+	w.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		r := req.(*kmsg.TxnOffsetCommitRequest)
+		if r.MemberID != "" && r.Generation > 0 && r.InstanceID != nil {
+			asked.Add(1)
+		}
+		if !refuse.Load() {
+			return nil, nil, false
+		}
+		refused.Add(1)
+		resp := req.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
+		for _, t := range r.Topics {
+			rt := kmsg.NewTxnOffsetCommitResponseTopic()
+			rt.Topic, rt.TopicID = t.Topic, t.TopicID
+			for _, p := range t.Partitions {
+				rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.IllegalGeneration.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	e := w.startAlarm(w.config(t.TempDir()), &alarmClock{})
+	keys := alarms("key", 40)
+	w.order(alarmOrder{After: time.Second, Times: 1}, keys...)
+	eventually(t, "taken in", func() error {
+		if n := e.group().Records; n < 40 {
+			return fmt.Errorf("%d of 40 records", n)
+		}
+		return nil
+	})
+	refuse.Store(true)
+	asked.Store(0)
+	eventually(t, "refusals", func() error {
+		if n := refused.Load(); n < 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if rs := w.read("out"); len(rs) > 0 {
+		t.Errorf("%d wakes had their effect although the broker refused the member", len(rs))
+	}
+	if asked.Load() == 0 {
+		t.Error("what was refused did not name member, generation and instance")
+	}
+	refuse.Store(false)
+	eventually(t, "wakes", func() error { return w.rung(times(map[string]int{}, 1, keys...)) })
+}
+
 // (b) A table is recovered while a broker that leads its changelog no more, but
 // does not know, says where that ends.
 func TestExactlyOnceWhenChangelogSeemsShorter(t *testing.T) {

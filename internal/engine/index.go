@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,14 +16,18 @@ import (
 	"github.com/touchstone-platform/touchstone/views"
 )
 
-// tableIndex is the index of a table. Its entries lie beside the table's data
-// and are written in the same batch: one for each term of each value. A value
-// is kept with its terms in front, so that whoever replaces it knows which
-// entries go without decoding it:
+// tableIndex is the index of a table: by terms, by the time at which entries
+// want to be woken, or both. What it has lies beside the table's data and is
+// written in the same batch. A value is kept with its terms in front, so that
+// whoever replaces it knows which entries go without decoding it:
 //
 //	number of terms (uvarint) | terms, 8 bytes each | value
+//
+// With wakes the first of them is no term but the time, 0 for never.
 type tableIndex struct {
-	spec     views.Index
+	spec     views.Index // nil: nothing is found by terms
+	wakes    *wakeIndex  // nil: nothing is woken
+	topic    string
 	layout   uint64
 	log      *slog.Logger
 	failures prometheus.Counter
@@ -40,27 +45,45 @@ func (x *tableIndex) terms(partition int32, key string, value []byte, decoded an
 	if err == nil {
 		return ts
 	}
+	if x.wakes != nil && len(ts) == 0 {
+		ts = views.Terms{0}
+	}
 	x.failures.Inc()
 	x.mu.Lock()
 	x.failed++
-	x.lastFailure = fmt.Sprintf("%s/%d key %s: %v", x.spec.Topic(), partition, key, err)
+	x.lastFailure = fmt.Sprintf("%s/%d key %s: %v", x.topic, partition, key, err)
 	x.mu.Unlock()
 	x.log.Error("a value could not be indexed: it is found by its key alone", "partition", partition, "key", key, "error", err)
-	return nil
+	return ts
+}
+
+func (x *tableIndex) decode(value []byte) (any, error) {
+	if x.spec != nil {
+		return x.spec.Decode(value)
+	}
+	return x.wakes.codec.Decode(value)
 }
 
 func (x *tableIndex) try(key string, value []byte, decoded any) (ts views.Terms, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			ts, err = nil, fmt.Errorf("panic: %v", p)
+			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
 	if decoded == nil {
-		if decoded, err = x.spec.Decode(value); err != nil {
+		if decoded, err = x.decode(value); err != nil {
 			return nil, err
 		}
 	}
-	return x.spec.Terms(key, decoded)
+	if x.wakes == nil {
+		return x.spec.Terms(key, decoded)
+	}
+	ts = views.Terms{views.Term(max(x.wakes.due(decoded), 0))}
+	if x.spec == nil {
+		return ts, nil
+	}
+	more, err := x.spec.Terms(key, decoded)
+	return append(ts, more...), err
 }
 
 // putJoined adds the write of a value with its terms to a batch.
@@ -136,13 +159,33 @@ func (e *Engine) AddIndex(spec views.Index) (views.IndexReader, error) {
 		return nil, fmt.Errorf("view %q is declared twice", spec.Name())
 	}
 	t := e.table(spec.Topic())
-	if t.index != nil {
+	if t.indexed() {
 		return nil, fmt.Errorf("table %s has the index %q already, expected one at most: %q", t.topic, t.index.spec.Name(), spec.Name())
 	}
-	t.index = &tableIndex{spec: spec, layout: hashOf(spec.Layout()), log: e.cfg.Logger.With("index", spec.Name()), failures: e.metrics.viewFailed.WithLabelValues(spec.Name())}
+	t.setIndex(spec, nil)
 	t.standby = true
 	return indexReader{t}, nil
 }
+
+// setIndex adds to the index of the table.
+func (t *table) setIndex(spec views.Index, wakes *wakeIndex) {
+	name := t.topic
+	if t.index != nil {
+		spec, wakes = cmp.Or(spec, t.index.spec), cmp.Or(wakes, t.index.wakes)
+	}
+	layout := ""
+	if spec != nil {
+		name, layout = spec.Name(), spec.Layout()
+	}
+	if wakes != nil {
+		layout += "\x00wakes/1"
+	}
+	t.index = &tableIndex{spec: spec, wakes: wakes, topic: t.topic, layout: hashOf(layout),
+		log: t.engine.cfg.Logger.With("index", name), failures: t.engine.metrics.viewFailed.WithLabelValues(name)}
+}
+
+// indexed tells whether the table can be read by terms.
+func (t *table) indexed() bool { return t.index != nil && t.index.spec != nil }
 
 // indexReader reads a table and its index: a views.IndexReader. It sees what is
 // in Pebble, which is whole transactions and whole fetches.
@@ -239,7 +282,7 @@ func (r indexReader) Lag(key string) views.Lag {
 // ready gives nil if the table has no index, or has caught up with its log in
 // all partitions once since the start; else what it is waiting for.
 func (t *table) ready() error {
-	if t.index == nil {
+	if !t.indexed() {
 		return nil
 	}
 	whole := t.wholePartitions()
@@ -311,7 +354,7 @@ func (im *image) add(b *pebble.Batch, key string, w write) error {
 		}
 		w.after = im.termsOf(key, w.value, nil)
 	}
-	if err := im.ks.reindex(b, key, w.before, w.after); err != nil {
+	if err := im.reindex(b, key, w.before, w.after); err != nil {
 		return err
 	}
 	if w.value == nil {

@@ -14,6 +14,7 @@ import (
 //	<kind> <name> 0x00 <partition, 4 bytes big endian> 'd' <key>  → value
 //	<kind> <name> 0x00 <partition, 4 bytes big endian> 'm'        → mark
 //	<kind> <name> 0x00 <partition, 4 bytes big endian> 'i' <term, 8 bytes> <key>
+//	<kind> <name> 0x00 <partition, 4 bytes big endian> 'w' <due, 8 bytes> <key>
 //
 // A name has no zero byte, so that no keyspace is a prefix of another.
 type keyspace string
@@ -24,6 +25,7 @@ const (
 	partData  = 'd'
 	partMark  = 'm'
 	partIndex = 'i'
+	partWake  = 'w'
 )
 
 func newKeyspace(kind byte, name string, partition int32) keyspace {

@@ -17,6 +17,8 @@ type metrics struct {
 	unknown, restarts       *prometheus.CounterVec
 	commit, recovery, batch *prometheus.HistogramVec
 	swept                   *prometheus.CounterVec
+	wakes, wakeFailed       *prometheus.CounterVec
+	wakeDelay               *prometheus.HistogramVec
 	appended                *prometheus.CounterVec
 	viewRecords, viewFailed *prometheus.CounterVec
 	tableRecords            *prometheus.CounterVec
@@ -52,6 +54,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		recovery:    histogram("recovery_seconds", "From the assignment of a partition until its table is recovered.", prometheus.ExponentialBuckets(0.005, 3, 12)),
 		batch:       histogram("commit_records", "Input records per committed transaction.", prometheus.ExponentialBuckets(1, 4, 9)),
 		swept:       counter("table_expired_total", "Expired table entries removed from local state.", "group"),
+		wakes:       counter("wakes_total", "Table entries that were due and woken, in committed transactions.", "group"),
+		wakeFailed:  counter("wake_failures_total", "Table entries that were due and could not be woken; they are woken again.", "group"),
+		wakeDelay:   histogram("wake_delay_seconds", "From the time at which a table entry was due until its step.", prometheus.ExponentialBuckets(0.001, 3, 13)),
 		appended:    counter("appended_total", "Records appended outside of processors.", "topic"),
 		viewRecords: counter("view_records_total", "Records taken in by a view.", "view"),
 		viewFailed:  counter("view_failures_total", "Records that a view could not take in and skipped.", "view"),
@@ -72,7 +77,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.in, m.out, m.dead, m.step, m.commits, m.aborts, m.unknown, m.restarts,
-		m.commit, m.recovery, m.batch, m.swept, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore,
+		m.commit, m.recovery, m.batch, m.swept, m.wakes, m.wakeFailed, m.wakeDelay, m.appended, m.viewRecords, m.viewFailed, m.tableRecords, m.restored, m.restoredBytes, m.restore,
 		m.cacheHits, m.cacheMisses, m.cacheEvictions, m.cacheBytes, m.partitions, m.rebalances, m.partFailed} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -83,6 +88,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 type groupMetrics struct {
 	in, commits, aborts, unknown, restarts, swept prometheus.Counter
 	rebalances, partitionFailures                 prometheus.Counter
+	wakes, wakeFailures                           prometheus.Counter
+	wakeDelay                                     prometheus.Observer
 	partitions                                    *prometheus.GaugeVec
 	out, dead                                     *prometheus.CounterVec
 	step, commit, recovery, batch                 prometheus.Observer
@@ -95,6 +102,7 @@ func (m *metrics) group(g string) groupMetrics {
 		in: m.in.WithLabelValues(g), commits: m.commits.WithLabelValues(g), aborts: m.aborts.WithLabelValues(g),
 		unknown: m.unknown.WithLabelValues(g), restarts: m.restarts.WithLabelValues(g), swept: m.swept.WithLabelValues(g),
 		rebalances: m.rebalances.WithLabelValues(g), partitionFailures: m.partFailed.WithLabelValues(g),
+		wakes: m.wakes.WithLabelValues(g), wakeFailures: m.wakeFailed.WithLabelValues(g), wakeDelay: m.wakeDelay.WithLabelValues(g),
 		partitions: m.partitions.MustCurryWith(with),
 		out:        m.out.MustCurryWith(with), dead: m.dead.MustCurryWith(with),
 		step: m.step.WithLabelValues(g), commit: m.commit.WithLabelValues(g),

@@ -119,8 +119,9 @@ type processor struct {
 	engine     *Engine
 	spec       Processor
 	name       string
-	tableTopic string // "" without a table
-	table      *table // nil without one
+	tableTopic string           // "" without a table
+	table      *table           // nil without one
+	waker      processors.Waker // nil if nothing is woken
 	inputs     map[string]Codec
 	outputs    outputs
 	control    *controlLog // nil without one
@@ -154,6 +155,9 @@ func newProcessor(e *Engine, spec Processor) *processor {
 		p.table = e.table(p.tableTopic)
 		p.table.group = spec.Group
 		p.table.standby = p.table.standby || spec.Standby
+		if p.waker, _ = spec.Station.(processors.Waker); p.waker != nil {
+			p.table.setIndex(nil, &wakeIndex{codec: spec.Table, due: p.waker.Due})
+		}
 	}
 	for _, in := range spec.Inputs {
 		p.inputs[in.Stream] = in.Codec
@@ -281,7 +285,11 @@ func (s *session) openTable(ctx context.Context, partition int32) *states {
 	if !s.p.spec.Uncached {
 		c = newCache(&s.p.engine.caches, &s.p.metrics.cache)
 	}
-	return newStates(newTableStore(ctx, s.p.table.replica(partition)), c, s.p.spec.Table)
+	table := newStates(newTableStore(ctx, s.p.table.replica(partition)), c, s.p.spec.Table)
+	if s.p.waker != nil {
+		table.wakes = newSchedule()
+	}
+	return table
 }
 
 // leave removes a static member from its group. The broker refuses it if

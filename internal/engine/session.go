@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
@@ -55,12 +56,16 @@ type session struct {
 	tasks   map[int32]*task // by partition number
 	failing map[int32]*failing
 	epoch   int64 // of the group, as adopted
-	side    *side // of those that work; nil without a control topic
+	crew    *crew // those that work; nil if nobody does, or nobody asks
+	side    *side // what they read again; nil without a control topic
 	tx      transaction
 	pace    pace
 	headers headerSlab
 
 	tables atomic.Pointer[map[int32]*states] // of the tasks at work
+
+	// offsetsJoin: the broker adds the group's offsets to a transaction by itself.
+	offsetsJoin bool
 
 	takenOver bool // another process has joined the group as this instance
 
@@ -354,7 +359,7 @@ func (s *session) stop() error {
 	}
 	s.tasks = map[int32]*task{}
 	s.tables.Store(&map[int32]*states{})
-	s.side = nil
+	s.side, s.crew = nil, nil
 	s.p.status.waiting()
 	s.p.settle(false)
 	s.allow()
@@ -408,7 +413,7 @@ func (s *session) adopt() {
 		s.p.status.is(c, PartitionRecovering, nil)
 		go t.run()
 	}
-	s.adoptSide()
+	s.adoptCrew()
 	s.p.settle(member)
 }
 
@@ -631,14 +636,21 @@ func (s *session) takeReady() (int, error) {
 // came. From the first record until allow, franz-go holds back what would take
 // partitions from us.
 func (s *session) take(ctx context.Context) (int, error) {
+	ctx, stop := s.untilWake(ctx)
+	defer stop()
 	ctx, cancel := s.side.poll(ctx)
 	defer cancel()
 	fs := s.cl.PollRecords(ctx, pollRecords)
 	if err := s.pollError(fs); err != nil {
 		return 0, err
 	}
+	now := envelope.At(time.Now())
+	due, err := s.toWake(now)
+	if err != nil {
+		return 0, err
+	}
 	n, again := fs.NumRecords(), s.side.waiting()
-	if n == 0 && !again {
+	if n == 0 && !again && len(due) == 0 {
 		return 0, nil
 	}
 	if !s.tx.open {
@@ -660,6 +672,10 @@ func (s *session) take(ctx context.Context) (int, error) {
 		handed := s.side.hand()
 		s.tx.records += handed
 		n += handed
+	}
+	for _, w := range due {
+		s.rouse(w, now)
+		n += len(w.keys)
 	}
 	return n, nil
 }

@@ -656,18 +656,19 @@ func (e *Engine) readRanges(ctx context.Context, replay *Replay, parts []*job, g
 }
 
 // hold has the broker check, as part of the transaction, that this member
-// still owns the partitions whose records were read again: it commits the
-// offsets that the group has there already. For partitions that also had new
-// input the session commits theirs.
+// still owns the partitions whose records were read again, or whose entries were
+// woken: it commits the offsets that the group has there already. For partitions
+// that also had new input the session commits theirs.
 func (s *session) hold(ctx context.Context) error {
-	if !s.side.again() {
+	all := s.side.again()
+	if !all && len(s.tx.woken) == 0 {
 		return nil
 	}
 	committed := s.cl.CommittedOffsets()
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.Group = s.p.spec.Group+"."+s.cfg.Instance, s.p.spec.Group
 	req.MemberID, req.Generation = s.cl.GroupMetadata()
-	g := s.side.g
+	g := s.crew
 	if !g.stands() {
 		return errRevoked
 	}
@@ -676,7 +677,7 @@ func (s *session) hold(ctx context.Context) error {
 		t := kmsg.NewTxnOffsetCommitRequestTopic()
 		t.Topic = topic
 		for _, partition := range g.claims[topic] {
-			if _, moves := s.tx.ends[topicPartition{topic, partition}]; moves {
+			if _, moves := s.tx.ends[topicPartition{topic, partition}]; moves || !all && !s.tx.woken[partition] {
 				continue
 			}
 			at, ok := committed[topic][partition]
@@ -725,6 +726,9 @@ func (s *session) hold(ctx context.Context) error {
 // joinOffsets adds the group's offsets to the transaction, where the broker
 // does not do so by itself (before KIP-890's second part).
 func (s *session) joinOffsets(ctx context.Context, id int64, epoch int16) error {
+	if s.offsetsJoin {
+		return nil
+	}
 	versions, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, s.cl)
 	if err != nil {
 		return fmt.Errorf("versions of the broker: %w", err)
@@ -735,6 +739,7 @@ func (s *session) joinOffsets(ctx context.Context, id int64, epoch int16) error 
 	if byItself && slices.ContainsFunc(versions.ApiKeys, func(k kmsg.ApiVersionsResponseApiKey) bool {
 		return k.ApiKey == int16(kmsg.TxnOffsetCommit) && k.MaxVersion >= 5
 	}) {
+		s.offsetsJoin = true
 		return nil
 	}
 	add := kmsg.NewPtrAddOffsetsToTxnRequest()

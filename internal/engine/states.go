@@ -27,7 +27,8 @@ type states struct {
 	written map[string]*writtenState
 	order   []*writtenState // as first written
 	free    []*writtenState
-	whole   bool // a write has shown that recovery read the changelog to its end
+	whole   bool      // a write has shown that recovery read the changelog to its end
+	wakes   *schedule // nil if nothing is woken
 
 	codec Codec
 	// append is the codec if it can use memory again; what it then has is in
@@ -151,6 +152,7 @@ func (s *states) flush(produce func(context.Context, *kgo.Record), topic string,
 	records := make([]kgo.Record, len(s.order))
 	for i, w := range s.order {
 		w.terms = s.termsOf(w.key, w.value, w.state)
+		s.wakes.writes(w.terms)
 		s.put(w.key, write{value: w.value, known: true, before: w.before, after: w.terms})
 		records[i] = kgo.Record{Topic: topic, Partition: partition, Key: keyBytes(w.key), Value: w.value}
 		produce(w.by, &records[i])
@@ -161,6 +163,7 @@ func (s *states) flush(produce func(context.Context, *kgo.Record), topic string,
 // then serve the next transactions.
 func (s *states) applied(ok bool) {
 	s.store.applied(ok)
+	s.wakes.ended(ok)
 	if ok {
 		for _, w := range s.order {
 			s.cache.put(w.key, w.state, len(w.value), w.again, w.terms)
@@ -175,6 +178,7 @@ func (s *states) applied(ok bool) {
 // discard drops what the open transaction wrote.
 func (s *states) discard() {
 	s.store.discard()
+	s.wakes.ended(false)
 	s.forget()
 }
 

@@ -33,6 +33,7 @@ type input struct {
 	rec     processors.Record // Value is set once it is decoded
 	raw     []byte
 	headers map[string][]byte
+	wake    bool // no record, but an entry that is due; rec has its key and the time
 }
 
 // writes is what a step wants written, encoded.
@@ -56,7 +57,10 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		Stream: string(ctx.Topic()), Partition: ctx.Partition(), Offset: ctx.Offset(),
 		Key: ctx.Key(), Headers: headers, Time: envelope.At(ctx.Timestamp()),
 	}}
-	at := position{in.rec.Stream, in.rec.Partition, in.rec.Offset}
+	if in.wake = ctx.Offset() == wakeOffset; in.wake {
+		in.rec.Stream = "" // what carried it says nothing
+	}
+	at := in.position()
 	if err := failpoint.Reach(failpoint.StepBefore, st.p.spec.Group); err != nil {
 		ctx.Fail(err)
 	}
@@ -90,9 +94,15 @@ func (st *step) handle(ctx goka.Context, msg any) {
 	if refused.times > 0 {
 		err = &stepError{stage: stageProduce, running: st.s.cl, err: failure.Wrap(failure.Poison, "write output of", in.rec.Key, refused.err)}
 	}
-	if err != nil {
+	switch {
+	case err != nil && in.wake:
+		st.unwoken(table, in, err)
+		w = writes{keep: true}
+	case err != nil:
 		w = st.failed(in, err, refused.times > 1)
-	} else if w.dead != nil {
+	case in.wake:
+		delete(table.wakes.failed, in.rec.Key)
+	case w.dead != nil:
 		se := &stepError{stage: stageStep, running: st.p.spec.Station, err: w.dead}
 		w.out = append(w.out, st.deadLetter(in, se, false))
 		st.p.deadLettered(in, se)
@@ -111,6 +121,14 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		st.p.outputs[r.Topic].count.Add(1)
 		st.s.produce(origin, r)
 	}
+}
+
+// position is that of the record, or one that only the entry has.
+func (in *input) position() position {
+	if in.wake {
+		return position{"wake of " + in.rec.Key, in.rec.Partition, wakeOffset}
+	}
+	return position{in.rec.Stream, in.rec.Partition, in.rec.Offset}
 }
 
 // retryable tells a failure that says of itself that it may not happen again.
@@ -189,9 +207,16 @@ func (st *step) try(in *input, stored *taken) (w writes, err error) {
 		state = nil
 	}
 	stage, running = stageStep, st.p.spec.Station
-	effects, err := st.step(state, in.rec)
+	call := st.step
+	if in.wake {
+		call = st.wake
+	}
+	effects, err := call(state, in.rec)
 	if err != nil {
 		return fail(kinded(err))
+	}
+	if in.wake && effects.DeadLetter != nil {
+		return fail(failure.New(failure.Poison, "effects of", in.rec.Key, "DeadLetter from a wake, which has no record"))
 	}
 	stage, running = stageProduce, st.p.spec.Table
 	w.keep = true

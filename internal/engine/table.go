@@ -168,7 +168,7 @@ func (t *table) follows() (yes bool) {
 	t.each(func(r *replica) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		yes = yes || r.state == ReplicaFollowing || r.state == ReplicaRestoring || r.state == ReplicaIdle && t.index != nil
+		yes = yes || r.state == ReplicaFollowing || r.state == ReplicaRestoring || r.state == ReplicaIdle && t.indexed()
 	})
 	return yes
 }

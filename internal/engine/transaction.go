@@ -28,6 +28,8 @@ type transaction struct {
 	began   time.Time
 	ended   time.Time // of the one before
 	records int
+	wakes   int            // entries that were woken
+	woken   map[int32]bool // in these partitions
 	// ends are the next offsets per input partition: what the commit will move
 	// the group to.
 	ends   map[topicPartition]int64
@@ -52,7 +54,7 @@ type transaction struct {
 type span struct{ first, last int64 }
 
 func (t *transaction) init() {
-	t.ends, t.changelog = map[topicPartition]int64{}, map[int32]span{}
+	t.ends, t.changelog, t.woken = map[topicPartition]int64{}, map[int32]span{}, map[int32]bool{}
 	t.retry = backoff.NewExponentialBackOff()
 	t.retry.InitialInterval, t.retry.MaxInterval = 20*time.Millisecond, 5*time.Second
 }
@@ -76,7 +78,8 @@ func (t *transaction) discard(s *session) {
 
 func (t *transaction) reset() {
 	clear(t.ends)
-	t.records = 0
+	clear(t.woken)
+	t.records, t.wakes = 0, 0
 	t.ackMu.Lock()
 	clear(t.changelog)
 	t.failed, t.bigBytes = nil, 0
@@ -214,7 +217,7 @@ func (s *session) commit() error {
 		err = s.unsure(ctx, asked)
 	}
 	ended := time.Now()
-	s.pace.committed(s.tx.records, ended.Sub(s.tx.ended))
+	s.pace.committed(s.tx.records+s.tx.wakes, ended.Sub(s.tx.ended))
 	s.tx.open, s.tx.ended = false, ended
 	if err != nil {
 		// Fenced, or the outcome is unknown: local state must not move. The
@@ -246,6 +249,7 @@ func (s *session) commit() error {
 	s.tx.aborts = 0
 	s.tx.retry.Reset()
 	s.side.committed()
+	s.p.metrics.wakes.Add(float64(s.tx.wakes))
 	s.p.committed(s.tx.records, s.tx.ends, time.Since(began))
 	s.tx.reset()
 	return s.sweep()

@@ -1,0 +1,485 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"pgregory.net/rapid"
+
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/views"
+)
+
+// alarmClock is a station whose entries ring: each so many times, so long apart.
+type alarmClock struct {
+	// refuse, if set, fails the waking of a key.
+	refuse func(key string) error
+	early  atomic.Int64 // wakes before their time
+}
+
+// alarmEntry is its state, and what it is told.
+type alarmEntry struct {
+	Next  envelope.Instant // 0: rings no more
+	Every time.Duration
+	Times int // that it has yet to ring
+	Rung  int
+}
+
+// alarmOrder is its input: ring so many times, first after a while.
+type alarmOrder struct {
+	After, Every time.Duration
+	Times        int
+	Off          bool // do not ring any more
+	Forget       bool
+}
+
+func (c *alarmClock) Step(state any, in processors.Record) (processors.Effects, error) {
+	o := in.Value.(*alarmOrder)
+	if o.Forget {
+		return processors.Effects{Forget: true}, nil
+	}
+	e, _ := state.(*alarmEntry)
+	if e == nil {
+		e = &alarmEntry{}
+	}
+	e.Next, e.Every, e.Times = in.Time+envelope.Instant(o.After.Microseconds()), o.Every, o.Times
+	if o.Off {
+		e.Next, e.Times = 0, 0
+	}
+	return processors.Effects{State: e}, nil
+}
+
+func (c *alarmClock) Due(state any) envelope.Instant { return state.(*alarmEntry).Next }
+
+func (c *alarmClock) Wake(state any, key string, now envelope.Instant) (processors.Effects, error) {
+	e := state.(*alarmEntry)
+	if now < e.Next {
+		c.early.Add(1)
+	}
+	if c.refuse != nil {
+		if err := c.refuse(key); err != nil {
+			return processors.Effects{}, err
+		}
+	}
+	e.Rung++
+	e.Times--
+	e.Next += envelope.Instant(e.Every.Microseconds())
+	if e.Times <= 0 {
+		e.Next = 0
+	} else if e.Next <= now {
+		e.Next = now + 1
+	}
+	return processors.Effects{State: e, Emit: []processors.Emit{{Stream: "out", Key: key, Value: strconv.Itoa(e.Rung)}}}, nil
+}
+
+// jsonCodec has values of one type as JSON.
+type jsonCodec[T any] struct{}
+
+func (jsonCodec[T]) Encode(v any) ([]byte, error) { return json.Marshal(v) }
+func (jsonCodec[T]) Decode(b []byte) (any, error) {
+	v := new(T)
+	return v, json.Unmarshal(b, v)
+}
+
+func (w *world) startAlarm(cfg Config, c processors.Station) *running {
+	w.t.Helper()
+	return w.start(cfg, func(e *Engine) {
+		if err := e.AddProcessor(Processor{
+			Group: "counter", Station: c, Inputs: []Edge{{"in", jsonCodec[alarmOrder]{}}}, Table: jsonCodec[alarmEntry]{},
+			Outputs: []Edge{{"out", textCodec{}}}, DeadLetters: "dead",
+		}); err != nil {
+			w.t.Fatal(err)
+		}
+	})
+}
+
+func (w *world) order(o alarmOrder, keys ...string) {
+	w.t.Helper()
+	value, err := json.Marshal(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	rs := make([]*kgo.Record, len(keys))
+	for i, k := range keys {
+		rs[i] = &kgo.Record{Topic: "in", Key: []byte(k), Value: value}
+	}
+	if err := w.cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// rung checks that every key has rung 1, 2, … times and no more.
+func (w *world) rung(times map[string]int) error {
+	got := map[string]int{}
+	for _, r := range w.read("out") {
+		got[string(r.Key)]++
+		if string(r.Value) != strconv.Itoa(got[string(r.Key)]) {
+			return fmt.Errorf("%s rang with %s as the %d. time", r.Key, r.Value, got[string(r.Key)])
+		}
+	}
+	for k, n := range times {
+		if got[k] != n {
+			return fmt.Errorf("%s has rung %d times, expected %d", k, got[k], n)
+		}
+		delete(got, k)
+	}
+	if len(got) > 0 {
+		return fmt.Errorf("%v should not have rung", got)
+	}
+	return nil
+}
+
+func alarms(prefix string, n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("%s-%d", prefix, i))
+	}
+	return keys
+}
+
+func times(into map[string]int, n int, keys ...string) map[string]int {
+	for _, k := range keys {
+		into[k] = n
+	}
+	return into
+}
+
+// Entries are woken when they are due and not before, as often as they ask for;
+// who was told otherwise meanwhile is not.
+func TestWakes(t *testing.T) {
+	w := newWorld(t)
+	c := &alarmClock{}
+	e := w.startAlarm(w.config(t.TempDir()), c)
+	once, thrice, late, off, gone := alarms("once", 50), alarms("thrice", 50), alarms("late", 50), alarms("off", 20), alarms("gone", 20)
+	w.order(alarmOrder{After: 300 * time.Millisecond, Times: 1}, append(append([]string{}, off...), gone...)...)
+	w.order(alarmOrder{Off: true}, off...)
+	w.order(alarmOrder{Forget: true}, gone...)
+	w.order(alarmOrder{After: 200 * time.Millisecond, Times: 1}, once...)
+	w.order(alarmOrder{After: 10 * time.Millisecond, Every: 100 * time.Millisecond, Times: 3}, thrice...)
+	w.order(alarmOrder{After: time.Hour, Times: 1}, late...)
+	expected := times(times(map[string]int{}, 1, once...), 3, thrice...)
+	eventually(t, "wakes", func() error { return w.rung(expected) })
+	// One that asks for a time that is over is woken at once.
+	w.order(alarmOrder{After: -time.Minute, Times: 2}, "over")
+	expected["over"] = 2
+	eventually(t, "a wake that is late", func() error { return w.rung(expected) })
+	if c.early.Load() > 0 {
+		t.Errorf("%d entries were woken before their time", c.early.Load())
+	}
+	if s := e.group(); s.Aborts > 0 || s.Restarts > 0 {
+		t.Errorf("%d aborts, %d restarts, expected none", s.Aborts, s.Restarts)
+	}
+	if n := len(w.read("dead")); n > 0 {
+		t.Errorf("%d dead letters, expected none", n)
+	}
+}
+
+// What is due while nobody runs is woken by who comes next, with the folder as
+// it was or without it.
+func TestWakesOutliveProcesses(t *testing.T) {
+	for _, folder := range []string{"kept", "wiped"} {
+		t.Run(folder, func(t *testing.T) {
+			w := newWorld(t)
+			dir := t.TempDir()
+			e := w.startAlarm(w.config(dir), &alarmClock{})
+			keys := alarms("key", 200)
+			w.order(alarmOrder{After: time.Hour, Times: 1}, alarms("later", 50)...)
+			w.order(alarmOrder{After: 1500 * time.Millisecond, Times: 2}, keys...)
+			eventually(t, "taken in", func() error {
+				if n := e.group().Records; n < 250 {
+					return fmt.Errorf("%d of 250 records", n)
+				}
+				return nil
+			})
+			e.stop()
+			if folder == "wiped" {
+				dir = t.TempDir()
+			}
+			w.startAlarm(w.config(dir), &alarmClock{})
+			expected := times(map[string]int{}, 2, keys...)
+			eventually(t, "wakes", func() error { return w.rung(expected) })
+		})
+	}
+}
+
+// An entry that cannot be woken does not keep the others from it, is tried
+// again, and is woken once nothing is in the way any more.
+func TestWakeThatFails(t *testing.T) {
+	w := newWorld(t)
+	var mended atomic.Bool
+	var tries sync.Map
+	log := &said{}
+	cfg := w.config(t.TempDir())
+	e := w.startAlarm(cfg, &alarmClock{refuse: func(key string) error {
+		n, _ := tries.LoadOrStore(key, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		switch {
+		case mended.Load():
+			return nil
+		case key == "bad":
+			return errors.New("no")
+		case key == "worse":
+			panic("no way")
+		}
+		return nil
+	}})
+	w.order(alarmOrder{Times: 1}, "bad", "worse")
+	good := alarms("good", 100)
+	w.order(alarmOrder{After: 100 * time.Millisecond, Times: 1}, good...)
+	expected := times(map[string]int{}, 1, good...)
+	eventually(t, "the others", func() error { return w.rung(expected) })
+	eventually(t, "another try", func() error {
+		n, ok := tries.Load("worse")
+		if !ok || n.(*atomic.Int64).Load() < 2 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err := w.rung(expected); err != nil {
+		t.Error(err)
+	}
+	mended.Store(true)
+	expected["bad"], expected["worse"] = 1, 1
+	eventually(t, "those that failed", func() error { return w.rung(expected) })
+	if s := e.group(); s.Restarts > 0 {
+		t.Errorf("%d restarts, expected none; %s", s.Restarts, log)
+	}
+	if n := len(w.read("dead")); n > 0 {
+		t.Errorf("%d dead letters, expected none: there is no record to keep", n)
+	}
+}
+
+// A station that leaves an entry due would be called for ever: that is a
+// failure, and the entry stays as it was.
+func TestWakeThatChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	var calls atomic.Int64
+	w.startAlarm(w.config(t.TempDir()), lazyClock{&alarmClock{}, &calls})
+	w.order(alarmOrder{Times: 1}, "lazy", "late")
+	eventually(t, "two tries of each", func() error {
+		if n := calls.Load(); n < 4 {
+			return fmt.Errorf("%d calls", n)
+		}
+		return nil
+	})
+	if n := calls.Load(); n > 50 {
+		t.Errorf("%d calls within seconds, expected a wait between them", n)
+	}
+	if rs := w.read("out"); len(rs) > 0 {
+		t.Errorf("%d records of wakes that failed", len(rs))
+	}
+}
+
+type lazyClock struct {
+	*alarmClock
+	calls *atomic.Int64
+}
+
+func (c lazyClock) Wake(state any, key string, now envelope.Instant) (processors.Effects, error) {
+	c.calls.Add(1)
+	effects := processors.Effects{Emit: []processors.Emit{{Stream: "out", Key: key, Value: "x"}}}
+	if key == "late" {
+		effects.State = state // still due
+	}
+	return effects, nil
+}
+
+// Oracle: processes crash before and after they commit, and two of them take
+// the partitions from each other, while entries ring again and again. Each rings
+// as often as it was told.
+func TestWakesExactlyOnce(t *testing.T) {
+	w := newWorld(t)
+	var crashes, n atomic.Int64
+	root := t.TempDir()
+	starting := func(instance string) *running {
+		cfg := w.config(filepath.Join(root, instance))
+		cfg.Instance = instance
+		cfg.hooks.beforeApply = func(string) error {
+			if n.Add(1)%9 == 0 && crashes.Add(1) <= 5 {
+				return errors.New("crash between commit and local state")
+			}
+			return nil
+		}
+		return w.startAlarm(cfg, &alarmClock{})
+	}
+	a := starting("a")
+	keys := alarms("key", 40)
+	w.order(alarmOrder{After: 50 * time.Millisecond, Every: 60 * time.Millisecond, Times: 40}, keys...)
+	b := (*running)(nil)
+	done := func() int { return len(w.read("out")) }
+	for part := 1; part <= 4; part++ {
+		eventually(t, "more wakes", func() error {
+			if got := done(); got < part*40*40/6 {
+				return fmt.Errorf("%d", got)
+			}
+			return nil
+		})
+		if b == nil {
+			b = starting("b")
+			b.waitReady()
+		} else {
+			b.stop()
+			b = nil
+		}
+	}
+	expected := times(map[string]int{}, 40, keys...)
+	eventually(t, "all wakes", func() error { return w.rung(expected) })
+	if crashes.Load() == 0 {
+		t.Error("there was no crash")
+	}
+	a.stop()
+	if b != nil {
+		b.stop()
+	}
+	if err := w.rung(expected); err != nil {
+		t.Errorf("after all had stopped: %v", err)
+	}
+}
+
+// The index of a table by the times of its entries has each entry that wants to
+// be woken once, at its time, however it was written; and a scan finds them in
+// order.
+func TestWakeIndex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: pebbleLogger{testLog(t)}})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer db.Close()
+		codec := jsonCodec[alarmEntry]{}
+		spec := &wakeIndex{codec: codec, due: (&alarmClock{}).Due}
+		im := &image{ks: newKeyspace(kindTable, "t", 1), db: db, index: &tableIndex{wakes: spec, topic: "t"}}
+		other := &image{ks: newKeyspace(kindTable, "t", 2), db: db, index: im.index}
+		s := &states{store: &store{image: im}, wakes: newSchedule()}
+		model := map[string]envelope.Instant{}
+		now := envelope.Instant(1000)
+		for range rapid.IntRange(1, 60).Draw(rt, "rounds") {
+			b := db.NewBatch()
+			for range rapid.IntRange(0, 5).Draw(rt, "writes") {
+				key := rapid.SampledFrom([]string{"a", "b", "c", "d", "", "\xff"}).Draw(rt, "key")
+				if rapid.IntRange(0, 3).Draw(rt, "what") == 0 {
+					if err := im.add(b, key, write{}); err != nil {
+						rt.Fatal(err)
+					}
+					delete(model, key)
+				} else {
+					due := envelope.Instant(rapid.IntRange(0, 3000).Draw(rt, "due"))
+					v, _ := codec.Encode(&alarmEntry{Next: due})
+					terms := im.termsOf(key, v, nil)
+					s.wakes.writes(terms)
+					_, before, err := im.get(db, key)
+					if err != nil {
+						rt.Fatal(err)
+					}
+					if err := im.add(b, key, write{value: v, known: true, before: before, after: terms}); err != nil {
+						rt.Fatal(err)
+					}
+					if err := other.add(b, key, write{value: v}); err != nil {
+						rt.Fatal(err)
+					}
+					model[key] = due
+				}
+				// One write of a key at a time, as in a transaction.
+				if err := b.Commit(pebble.NoSync); err != nil {
+					rt.Fatal(err)
+				}
+				b.Close()
+				b = db.NewBatch()
+			}
+			b.Close()
+			s.wakes.ended(true)
+			now += envelope.Instant(rapid.IntRange(0, 200).Draw(rt, "time"))
+			expected, next := 0, never
+			for _, due := range model {
+				switch {
+				case due == 0:
+				case due <= now:
+					expected++
+				default:
+					next = min(next, due)
+				}
+			}
+			if s.wakes.next > now {
+				if expected > 0 {
+					rt.Fatalf("%d entries are due at %d, but it looks at %d", expected, now, s.wakes.next)
+				}
+				continue
+			}
+			keys, err := s.due(now)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			last := envelope.Instant(0)
+			for _, k := range keys {
+				due, ok := model[k]
+				if !ok || due == 0 || due > now || due < last {
+					rt.Fatalf("%q, due at %d after %d, is woken at %d", k, due, last, now)
+				}
+				last = due
+			}
+			if len(keys) != expected {
+				rt.Fatalf("woken %q, expected %d of %v at %d", keys, expected, model, now)
+			}
+			if len(keys) == 0 && s.wakes.next != next {
+				rt.Fatalf("looks at %d, expected %d", s.wakes.next, next)
+			}
+		}
+	})
+}
+
+// An index by terms and one by times of the same table do not disturb each
+// other.
+func TestWakesBesideIndex(t *testing.T) {
+	w := newWorld(t)
+	var reader views.IndexReader
+	w.start(w.config(t.TempDir()), func(e *Engine) {
+		if err := e.AddProcessor(Processor{
+			Group: "counter", Station: &alarmClock{}, Inputs: []Edge{{"in", jsonCodec[alarmOrder]{}}}, Table: jsonCodec[alarmEntry]{},
+			Outputs: []Edge{{"out", textCodec{}}}, DeadLetters: "dead",
+		}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if reader, err = e.AddIndex(rungIndex{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	keys := alarms("key", 30)
+	w.order(alarmOrder{After: 100 * time.Millisecond, Times: 1}, keys...)
+	expected := times(map[string]int{}, 1, keys...)
+	eventually(t, "wakes", func() error { return w.rung(expected) })
+	eventually(t, "all found by what they are", func() error {
+		for rung, n := range map[string]int{"0": 0, "1": 30} {
+			found := 0
+			if err := reader.Lookup(views.TermOf("rung", rung), "", "", func(string) bool { found++; return true }); err != nil {
+				return err
+			}
+			if found != n {
+				return fmt.Errorf("%d have rung %s times, expected %d", found, rung, n)
+			}
+		}
+		return nil
+	})
+}
+
+// rungIndex finds alarms by how often they have rung.
+type rungIndex struct{}
+
+func (rungIndex) Name() string                     { return "alarms" }
+func (rungIndex) Topic() string                    { return "counter-table" }
+func (rungIndex) Layout() string                   { return "1" }
+func (rungIndex) Decode(value []byte) (any, error) { return jsonCodec[alarmEntry]{}.Decode(value) }
+func (rungIndex) Terms(_ string, v any) (views.Terms, error) {
+	return views.NewTerms([]views.Term{views.TermOf("rung", strconv.Itoa(v.(*alarmEntry).Rung))}), nil
+}
