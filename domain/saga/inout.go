@@ -13,7 +13,7 @@ import (
 )
 
 // Input is what a saga takes: one of Reply, Fired, Decision, Cancel, Changed,
-// Retry.
+// Retry, Abandon.
 type Input interface{ input() }
 
 // Reply is what became of an attempt.
@@ -55,12 +55,16 @@ type Changed struct{ Entity Entity }
 // Retry has what waits for a person tried again.
 type Retry struct{ By string }
 
+// Abandon ends what waits for a person, who sees to the rest.
+type Abandon struct{ By, Detail string }
+
 func (Reply) input()    {}
 func (Fired) input()    {}
 func (Decision) input() {}
 func (Cancel) input()   {}
 func (Changed) input()  {}
 func (Retry) input()    {}
+func (Abandon) input()  {}
 
 // Effect is what a saga wants done: one of Call, Withdraw, Set, Clear, Refresh,
 // Escalate.
@@ -80,8 +84,12 @@ type Call struct {
 	Timeout               time.Duration
 }
 
-// Withdraw takes an approval back that nobody needs any more.
-type Withdraw struct{ Step string }
+// Withdraw takes an approval back that nobody needs any more, or a call that is
+// held. The call is answered, as a Conflict if it had not begun.
+type Withdraw struct {
+	Step    string
+	Attempt int32
+}
 
 // Set sets a timer; it replaces one of the same name.
 type Set struct {

@@ -16,6 +16,10 @@ import (
 
 const never = envelope.Instant(1) << 60
 
+// withdrawal is how long it takes to answer that a call that was held is
+// withdrawn.
+const withdrawal = 5 * time.Microsecond
+
 // answer is what comes of an attempt.
 type answer struct {
 	Kind      failure.Kind // empty: success
@@ -45,8 +49,13 @@ type story struct {
 	// Changes of the canonical state: when, and whether the plan's condition
 	// holds after it.
 	Changes []change
+	// Lost: whoever has held calls does not answer when they are withdrawn.
+	Lost bool
 	// Retries are how long after an escalation somebody tries again.
 	Retries []time.Duration
+	// Abandon is how long after the last of those somebody gives up; 0 if nobody
+	// does.
+	Abandon time.Duration
 }
 
 type change struct {
@@ -113,6 +122,12 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		calls = append(calls, asked{t, name, undo, c.attempt})
 		a := m.Fates[name].answer(undo, c.attempt)
 		over, given := after(t, a.After), a.Kind
+		if at := max(stop, after(t, a.Held)); !undo && a.Held > 0 && at < over {
+			over, given, a.Uncertain = after(at, withdrawal), failure.Conflict, false
+			if m.Lost {
+				over, given, a.Uncertain = after(at, timeout), failure.Transient, true
+			}
+		}
 		if a.Silent {
 			over, given = after(t, timeout), failure.Transient
 		}
@@ -185,6 +200,7 @@ func (m *model) through(stage int, t, deadline envelope.Instant, retries []time.
 		m.verdict.Status = Stuck
 		m.verdict.Escalate++
 		if len(retries) == 0 {
+			m.abandoned(end)
 			return
 		}
 		again := after(end, retries[0])
@@ -199,7 +215,14 @@ func (m *model) through(stage int, t, deadline envelope.Instant, retries []time.
 		m.through(stage, again, after(again, m.Plan.Deadline), retries[1:])
 		return
 	}
-	m.confirm(t, retries)
+	m.confirm(t)
+}
+
+// abandoned ends what nobody tries again after a time.
+func (m *model) abandoned(t envelope.Instant) {
+	if m.Abandon > 0 {
+		m.verdict.Status, m.verdict.At = Abandoned, after(t, m.Abandon)
+	}
 }
 
 // passed tells whether the point of no return is behind.
@@ -332,6 +355,7 @@ func (m *model) back(t envelope.Instant, wished bool, retries []time.Duration) {
 				m.verdict.Escalate++
 				m.verdict.Status = CompensationFailed
 				if len(retries) == 0 {
+					m.abandoned(t)
 					return
 				}
 				again := after(t, retries[0])
@@ -350,7 +374,7 @@ func (m *model) back(t envelope.Instant, wished bool, retries []time.Duration) {
 }
 
 // confirm waits for the canonical state from t on.
-func (m *model) confirm(t envelope.Instant, retries []time.Duration) {
+func (m *model) confirm(t envelope.Instant) {
 	m.verdict.Status, m.verdict.At = Completed, t
 	if m.Plan.Confirm.If == nil {
 		return
@@ -370,22 +394,13 @@ func (m *model) confirm(t envelope.Instant, retries []time.Duration) {
 			agrees = min(agrees, c.At)
 		}
 	}
-	for {
-		limit := after(t, m.Plan.Confirm.Within)
-		if agrees > limit {
-			m.verdict.Refreshes++
-			if len(retries) > 0 {
-				if t = after(limit, retries[0]); agrees > t {
-					m.verdict.Refreshes++
-					retries = retries[1:]
-					continue
-				}
-			}
-		}
-		m.verdict.At = agrees
-		if agrees == never {
-			m.verdict.Status, m.verdict.At = Unconfirmed, 0
-		}
-		return
+	asked := after(t, m.Plan.Confirm.Within)
+	given := after(asked, m.Plan.Confirm.Within)
+	if agrees > asked {
+		m.verdict.Refreshes++
+	}
+	m.verdict.At = agrees
+	if agrees > given {
+		m.verdict.Status, m.verdict.At = Unconfirmed, given
 	}
 }

@@ -18,6 +18,9 @@
 package saga
 
 import (
+	"fmt"
+	"hash/fnv"
+
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
@@ -28,26 +31,36 @@ type Status string
 
 // The statuses. Those from Completed on are final.
 const (
+	Queued       Status = "Queued"       // others on its entity come first
 	Running      Status = "Running"      // its steps are carried out
 	Confirming   Status = "Confirming"   // its steps are done, the canonical state does not say so yet
-	Unconfirmed  Status = "Unconfirmed"  // the canonical state did not say so in time; its sources are asked
+	Refreshing   Status = "Refreshing"   // nor did it in time: its sources are asked
 	Compensating Status = "Compensating" // what it did is undone
 	// CompensationFailed and Stuck wait for a person: something could not be
 	// undone, or not be done after the point of no return.
 	CompensationFailed Status = "CompensationFailed"
 	Stuck              Status = "Stuck"
 	Completed          Status = "Completed"
-	Failed             Status = "Failed"    // nothing is left of what it did
-	Cancelled          Status = "Cancelled" // the same, because somebody wished it
+	Unconfirmed        Status = "Unconfirmed" // its steps are done, but the canonical state does not say so
+	Failed             Status = "Failed"      // nothing is left of what it did
+	Cancelled          Status = "Cancelled"   // the same, because somebody wished it
+	Abandoned          Status = "Abandoned"   // somebody took over what it could not do or undo
+	Rejected           Status = "Rejected"    // it was not begun
 )
 
 // Statuses lists every status in the order of the documentation.
 func Statuses() []Status {
-	return []Status{Running, Confirming, Unconfirmed, Compensating, CompensationFailed, Stuck, Completed, Failed, Cancelled}
+	return []Status{Queued, Running, Confirming, Refreshing, Compensating, CompensationFailed, Stuck, Completed, Unconfirmed, Failed, Cancelled, Abandoned, Rejected}
 }
 
 // Final tells that nothing follows.
-func (s Status) Final() bool { return s == Completed || s == Failed || s == Cancelled }
+func (s Status) Final() bool {
+	switch s {
+	case Completed, Unconfirmed, Failed, Cancelled, Abandoned, Rejected:
+		return true
+	}
+	return false
+}
 
 // Phase is how far one direction of a step is.
 type Phase string
@@ -69,6 +82,8 @@ type Leg struct {
 	Phase Phase `avro:"phase" json:"phase"`
 	// Attempt is the number of the last one, from 1.
 	Attempt int32 `avro:"attempt" json:"attempt,omitempty"`
+	// Held: the attempt waits, because its connection is paused.
+	Held bool `avro:"held" json:"held,omitempty"`
 	// Args of every attempt, as they were found for the first.
 	Args []canonical.Named `avro:"args" json:"args,omitempty"`
 	// Kind and Detail of the last failure.
@@ -109,13 +124,18 @@ type Saga struct {
 	ID      string            `avro:"id" json:"id"`
 	Command string            `avro:"command" json:"command"`
 	Input   []canonical.Named `avro:"input" json:"input,omitempty"`
-	// Plan is the fingerprint of the definition that it began under.
-	Plan   string           `avro:"plan" json:"plan"`
-	Status Status           `avro:"status" json:"status"`
-	Began  envelope.Instant `avro:"began" json:"began"`
-	Ended  envelope.Instant `avro:"ended" json:"ended"`
-	// Round is 1 until somebody has it try again, and then one more each time:
-	// it tells old timers of the saga from that of now.
+	// Plan is the fingerprint of the definition that it is carried out by.
+	Plan string `avro:"plan" json:"plan"`
+	// IfVersion is the version that the entity must have when it begins; 0 if any
+	// will do.
+	IfVersion int64            `avro:"ifVersion" json:"ifVersion,omitempty"`
+	Status    Status           `avro:"status" json:"status"`
+	Accepted  envelope.Instant `avro:"accepted" json:"accepted"`
+	Began     envelope.Instant `avro:"began" json:"began"`
+	Ended     envelope.Instant `avro:"ended" json:"ended"`
+	// Round is 1 at first, and one more each time that somebody has it try again
+	// or that it asks the sources: it tells old timers of the saga from that of
+	// now.
 	Round int32 `avro:"round" json:"round"`
 	// Stage under way.
 	Stage  int32  `avro:"stage" json:"stage"`
@@ -143,4 +163,16 @@ func (s *Saga) Key(step string, undo bool) string {
 		return s.ID + "/" + step + "/undo"
 	}
 	return s.ID + "/" + step + "/do"
+}
+
+// progress is a hash of how far the saga is, without what it knows of its
+// entity.
+func (s *Saga) progress() uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, s.Status, s.Round, s.Stage, s.Stopping, s.Reason != nil)
+	for i := range s.Steps {
+		x := &s.Steps[i]
+		fmt.Fprint(h, x.Do.Phase, x.Do.Attempt, x.Do.Held, x.Undo.Phase, x.Undo.Attempt, x.Undo.Held, x.Uncertain)
+	}
+	return h.Sum64()
 }

@@ -163,6 +163,10 @@ func draw(t *rapid.T) *story {
 	for range rapid.IntRange(0, 3).Draw(t, "retries") {
 		s.Retries = append(s.Retries, span("retry", 0, 1500))
 	}
+	s.Lost = rapid.IntRange(0, 3).Draw(t, "withdrawals are lost") == 0
+	if rapid.IntRange(0, 2).Draw(t, "abandon") == 0 {
+		s.Abandon = span("abandoned", 1, 1500)
+	}
 	return s
 }
 
@@ -214,9 +218,6 @@ func (w *world) perform(effects []Effect) {
 			w.answer(e)
 		case Refresh:
 			w.Refreshes++
-			if w.saga.Status == Unconfirmed {
-				w.tryAgain()
-			}
 		case Escalate:
 			w.verdict.Escalate++
 			w.tryAgain()
@@ -225,6 +226,17 @@ func (w *world) perform(effects []Effect) {
 				d, ok := a.in.(Decision)
 				return ok && d.Step == e.Step
 			})
+			if w.Lost {
+				w.coming = slices.DeleteFunc(w.coming, func(a arrival) bool {
+					r, ok := a.in.(Reply)
+					return ok && r.Step == e.Step && !r.Undo && r.Attempt == e.Attempt && !r.Held
+				})
+			}
+			for i, a := range w.coming {
+				if r, ok := a.in.(Reply); ok && r.Step == e.Step && !r.Undo && r.Attempt == e.Attempt && !r.Held {
+					w.coming[i] = arrival{after(w.now, withdrawal), a.order, Reply{Step: e.Step, Attempt: e.Attempt, Kind: failure.Conflict, Detail: "withdrawn"}}
+				}
+			}
 		}
 	}
 }
@@ -234,6 +246,8 @@ func (w *world) tryAgain() {
 	if len(w.Retries) > 0 {
 		w.send(after(w.now, w.Retries[0]), Retry{By: "somebody"})
 		w.Retries = w.Retries[1:]
+	} else if w.Abandon > 0 {
+		w.send(after(w.now, w.Abandon), Abandon{By: "somebody"})
 	}
 }
 
@@ -262,10 +276,9 @@ func (w *world) answer(c Call) {
 // live has everything happen, in the order of its time, some of it twice, and
 // with crashes in between.
 func (w *world) live() {
-	var effects []Effect
 	w.now = start
-	w.saga, effects = Begin(w.Plan, "plan", "cmd-1", nil, Entity{Resource: "customer", ID: "c1", State: "bad"}, start)
-	w.perform(effects)
+	w.saga = New(w.Plan, "plan", "cmd-1", nil, start)
+	w.perform(w.saga.Begin(w.Plan, Entity{Resource: "customer", ID: "c1", State: "bad"}, start))
 	for i, c := range w.Changes {
 		e := Entity{Resource: "customer", ID: "c1", Version: int64(i + 1), State: "bad"}
 		if c.Good {
@@ -291,6 +304,14 @@ func (w *world) live() {
 		was := w.saga.Status
 		effects := w.saga.Take(w.Plan, in, w.now)
 		w.perform(effects)
+		for _, s := range w.saga.Steps {
+			for _, undo := range []bool{false, true} {
+				leg := s.leg(undo)
+				if _, limited := w.timers[Timer{Attempt, s.Name, undo, leg.Attempt}]; leg.Held && (leg.Phase != Asked || limited) || leg.Phase == Asked && !leg.Held && !limited {
+					w.t.Fatalf("after %+v step %s is %+v; its time runs: %v", in, s.Name, *leg, limited)
+				}
+			}
+		}
 		if was.Final() {
 			if now, _ := json.Marshal(w.saga); len(effects) > 0 || string(now) != string(before) {
 				w.t.Fatalf("%s is final, but %+v changed it to %s with %v", before, in, now, effects)
@@ -348,7 +369,7 @@ func (w *world) nextInput() (Input, bool) {
 // another wish to try again is a new wish.
 func (w *world) twice(in Input) {
 	switch in := in.(type) {
-	case Retry, Cancel:
+	case Retry, Cancel, Abandon:
 		return
 	case Reply:
 		if in.Held {
@@ -417,7 +438,7 @@ func TestSagaDoesWhatTheModelSays(t *testing.T) {
 		t.Errorf("%d of %d histories have a tie: the test tests too little", ties, all)
 	}
 	if !t.Failed() {
-		for _, s := range []Status{Completed, Failed, Cancelled, Stuck, CompensationFailed, Unconfirmed} {
+		for _, s := range []Status{Completed, Unconfirmed, Failed, Cancelled, Abandoned, Stuck, CompensationFailed} {
 			if seen[s] == 0 {
 				t.Errorf("no history ended as %s: the test tests too little", s)
 			}
@@ -434,7 +455,8 @@ func TestOldTimersDoNothing(t *testing.T) {
 			{{Name: "b", Kind: definition.Call, Timeout: time.Second, Retry: definition.Retry{Attempts: 1}}},
 		},
 	}
-	s, _ := Begin(plan, "plan", "cmd-1", nil, Entity{}, start)
+	s := New(plan, "plan", "cmd-1", nil, start)
+	s.Begin(plan, Entity{}, start)
 	take := func(in Input, want Status) []Effect {
 		t.Helper()
 		effects := s.Take(plan, in, start)
@@ -452,10 +474,10 @@ func TestOldTimersDoNothing(t *testing.T) {
 	}
 	take(Reply{Step: "b", Attempt: 2}, Confirming)
 	take(Fired{Timer{Purpose: Confirm, Attempt: 1}}, Confirming)
-	take(Fired{Timer{Purpose: Confirm, Attempt: 2}}, Unconfirmed)
-	take(Retry{By: "somebody"}, Confirming)
-	take(Fired{Timer{Purpose: Confirm, Attempt: 2}}, Confirming)
-	take(Fired{Timer{Purpose: Confirm, Attempt: 3}}, Unconfirmed)
+	take(Fired{Timer{Purpose: Confirm, Attempt: 2}}, Refreshing)
+	take(Retry{By: "somebody"}, Refreshing)
+	take(Abandon{By: "somebody"}, Refreshing)
+	take(Fired{Timer{Purpose: Confirm, Attempt: 2}}, Refreshing)
 	take(Changed{Entity{Version: 1, State: "good"}}, Completed)
 	if e := take(Cancel{By: "somebody"}, Completed); len(e) > 0 {
 		t.Errorf("%v after the end", e)

@@ -12,18 +12,24 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/failure"
 )
 
-// Begin makes a saga of a command on an entity and takes its first steps.
-func Begin(plan *definition.Command, fingerprint, id string, input []canonical.Named, entity Entity, now envelope.Instant) (*Saga, []Effect) {
-	s := &Saga{ID: id, Command: plan.Name, Input: input, Plan: fingerprint, Status: Running, Round: 1, Began: now, Entity: entity, Stage: -1}
+// New makes a saga of a command. It waits until it is begun.
+func New(plan *definition.Command, fingerprint, id string, input []canonical.Named, now envelope.Instant) *Saga {
+	s := &Saga{ID: id, Command: plan.Name, Input: input, Plan: fingerprint, Status: Queued, Round: 1, Accepted: now, Stage: -1}
 	for _, stage := range plan.Stages {
 		for _, p := range stage {
 			s.Steps = append(s.Steps, Step{Name: p.Name, Do: Leg{Phase: Idle}, Undo: Leg{Phase: Idle}})
 		}
 	}
+	return s
+}
+
+// Begin takes the first steps of a saga that was queued, on an entity as it is.
+func (s *Saga) Begin(plan *definition.Command, entity Entity, now envelope.Instant) []Effect {
+	s.Status, s.Began, s.Entity = Running, now, entity
 	m := machine{Saga: s, plan: plan, now: now}
 	m.set(m.own(Deadline), plan.Deadline)
 	m.forward()
-	return s, m.effects
+	return m.effects
 }
 
 // Take gives an input to a saga. Inputs that come too late, or again, change
@@ -46,6 +52,8 @@ func (s *Saga) Take(plan *definition.Command, in Input, now envelope.Instant) []
 		m.changed(in.Entity)
 	case Retry:
 		m.again(in)
+	case Abandon:
+		m.abandon(in)
 	}
 	return m.effects
 }
@@ -185,14 +193,19 @@ func (m *machine) reply(r Reply) {
 	case !current:
 	case r.Held:
 		m.do(Clear{Timer{Attempt, s.Name, r.Undo, leg.Attempt}})
+		leg.Held = true
+		if m.Stopping && !r.Undo {
+			m.withdraw(s, p)
+		}
 	default:
 		m.failed(s, p, r)
 	}
 }
 
-// clear ends the timers of a leg.
+// clear ends the wait of a leg, with its timer.
 func (m *machine) clear(s *Step, undo bool) {
 	leg := s.leg(undo)
+	leg.Held = false
 	switch leg.Phase {
 	case Asked:
 		m.do(Clear{Timer{Attempt, s.Name, undo, leg.Attempt}})
@@ -266,11 +279,21 @@ func (m *machine) stop(why Reason) {
 			s.Do.Phase = Broken
 		case s.Do.Phase == Asked && p.Kind == definition.Approve:
 			m.clear(s, false)
-			m.do(Withdraw{s.Name})
+			m.do(Withdraw{s.Name, s.Do.Attempt})
 			s.Do.Phase = Broken
 			s.Do.Kind, s.Do.Detail = failure.Conflict, "withdrawn"
+		case s.Do.Phase == Asked && s.Do.Held:
+			m.withdraw(s, p)
 		}
 	}
+}
+
+// withdraw takes a call back that is held. It may have begun by now; so it is
+// waited for like any other.
+func (m *machine) withdraw(s *Step, p *definition.Step) {
+	s.Do.Held = false
+	m.do(Withdraw{s.Name, s.Do.Attempt})
+	m.set(Timer{Attempt, s.Name, false, s.Do.Attempt}, p.Timeout)
 }
 
 func (m *machine) stageSettled() bool {
@@ -398,7 +421,7 @@ func (m *machine) changed(e Entity) {
 		return
 	}
 	m.Entity = e
-	if (m.Status == Confirming || m.Status == Unconfirmed) && m.agreed() {
+	if (m.Status == Confirming || m.Status == Refreshing) && m.agreed() {
 		m.do(Clear{m.own(Confirm)})
 		m.end(Completed)
 	}
@@ -412,12 +435,18 @@ func (m *machine) fired(t Timer) {
 			m.settled(false)
 		}
 	case Confirm:
-		if t == m.own(Confirm) && m.Status == Confirming {
-			m.Status = Unconfirmed
-			if m.Reason == nil {
-				m.Reason = &Reason{Kind: failure.Transient, Detail: fmt.Sprintf("not confirmed within %s: %s", m.plan.Confirm.Within, m.plan.Confirm.If.Source())}
-			}
+		switch {
+		case t != m.own(Confirm):
+		case m.Status == Confirming:
+			m.Status = Refreshing
+			m.Round++
 			m.do(Refresh{})
+			m.set(m.own(Confirm), m.plan.Confirm.Within)
+		case m.Status == Refreshing:
+			if m.Reason == nil {
+				m.Reason = &Reason{Kind: failure.Transient, Detail: fmt.Sprintf("not confirmed within %s, nor within as long after its sources were asked: %s", m.plan.Confirm.Within, m.plan.Confirm.If.Source())}
+			}
+			m.end(Unconfirmed)
 		}
 	case Attempt, Again:
 		s, p := m.find(t.Step)
@@ -463,12 +492,17 @@ func (m *machine) decision(d Decision) {
 // cancel stops a saga whose steps are not all done and that has not passed the
 // point of no return.
 func (m *machine) cancel(c Cancel) {
-	if m.Status != Running || m.Stopping || m.finalAsked() {
-		return
-	}
 	detail := "cancelled by " + c.By
 	if c.Detail != "" {
 		detail += ": " + c.Detail
+	}
+	if m.Status == Queued {
+		m.Reason = &Reason{Kind: failure.Conflict, Detail: detail, Wished: true}
+		m.end(Cancelled)
+		return
+	}
+	if m.Status != Running || m.Stopping || m.finalAsked() {
+		return
 	}
 	m.stop(Reason{Kind: failure.Conflict, Detail: detail, Wished: true})
 	m.settled(false)
@@ -494,12 +528,6 @@ func (m *machine) again(Retry) {
 		m.set(m.own(Deadline), m.plan.Deadline)
 	case CompensationFailed:
 		m.Status = Compensating
-	case Unconfirmed:
-		m.Status = Confirming
-		m.Round++
-		m.do(Refresh{})
-		m.set(m.own(Confirm), m.plan.Confirm.Within)
-		return
 	default:
 		return
 	}
@@ -514,6 +542,19 @@ func (m *machine) again(Retry) {
 		return
 	}
 	m.resume()
+}
+
+// abandon ends what waits for a person. What went wrong stays the reason.
+func (m *machine) abandon(a Abandon) {
+	if m.Status != Stuck && m.Status != CompensationFailed {
+		return
+	}
+	detail := "abandoned by " + a.By
+	if a.Detail != "" {
+		detail += ": " + a.Detail
+	}
+	m.Reason.Detail += "; " + detail
+	m.end(Abandoned)
 }
 
 // resume goes on with the stage that was stuck: what is settled in it stays.
