@@ -54,7 +54,7 @@ func TestParseSubject(t *testing.T) {
 		"flink":               "expected touchstone",
 		"streams:gc=zgc":      "expected one of [serial",
 		"streams:record=many": "expected a number",
-		"touchstone:gc=g1":    "expected setting=value with one of [cache]",
+		"touchstone:gc=g1":    "expected setting=value with one of [cache procs]",
 	} {
 		if _, err := ParseSubject(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, expected %q in it", s, err, want)

@@ -275,7 +275,7 @@ func name(subject string) string {
 	var notes []string
 	for _, n := range []struct{ setting, format string }{
 		{"version", "%s"}, {"gc", "%s collector"}, {"record", "record cache of %s MiB"}, {"dedupe", "dedupe in a %s"}, {"outcomes", "outcomes: %s"},
-		{"linger", "linger %s ms"}, {"heap", "heap of %s MiB"}, {"cache", "block cache of %s MiB"},
+		{"linger", "linger %s ms"}, {"heap", "heap of %s MiB"}, {"cache", "block cache of %s MiB"}, {"procs", "GOMAXPROCS=%s"},
 	} {
 		if v, ok := s.Variant[n.setting]; ok {
 			notes = append(notes, fmt.Sprintf(n.format, v))

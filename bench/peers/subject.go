@@ -34,7 +34,10 @@ type Subject struct {
 func variants(kind string) map[string][]string {
 	switch kind {
 	case Touchstone:
-		return map[string][]string{"cache": nil}
+		return map[string][]string{
+			"cache": nil,
+			"procs": {"1", "2"}, // 1: GOMAXPROCS, on the one core
+		}
 	case Streams:
 		return map[string][]string{
 			"gc":       {"serial", "parallel", "g1"}, // serial
@@ -157,7 +160,7 @@ func (s Subject) command(b *bench) (command, env []string) {
 		return []string{b.touchstone, "serve", "--roles", topology.Merge, "--domain", b.definition, "--data", filepath.Join(b.dir, "data"),
 			"--listen", "127.0.0.1:0", "--kafka-brokers", b.brokers, "--registry-url", b.registry,
 			"--engine-commit-interval", b.commit.String(), "--engine-cache-bytes", cache + "MiB",
-			"--topics-partitions", strconv.Itoa(b.partitions), "--topics-replication", "1", "--log-level", "warn"}, []string{"GOMAXPROCS=1"}
+			"--topics-partitions", strconv.Itoa(b.partitions), "--topics-replication", "1", "--log-level", "warn"}, []string{"GOMAXPROCS=" + s.setting("procs", "1")}
 	case Streams:
 		return s.java(b, cache), nil
 	case PlainGoka:

@@ -306,7 +306,7 @@ func TestWakesExactlyOnce(t *testing.T) {
 		cfg := w.config(filepath.Join(root, instance))
 		cfg.Instance = instance
 		cfg.hooks.beforeApply = func(string) error {
-			if n.Add(1)%9 == 0 && crashes.Add(1) <= 5 {
+			if n.Add(1)%9 == 0 && crashes.Add(1) <= 3 {
 				return errors.New("crash between commit and local state")
 			}
 			return nil
@@ -315,12 +315,12 @@ func TestWakesExactlyOnce(t *testing.T) {
 	}
 	a := starting("a")
 	keys := alarms("key", 40)
-	w.order(alarmOrder{After: 50 * time.Millisecond, Every: 60 * time.Millisecond, Times: 40}, keys...)
+	w.order(alarmOrder{After: 50 * time.Millisecond, Every: 60 * time.Millisecond, Times: 30}, keys...)
 	b := (*running)(nil)
 	done := func() int { return len(w.read("out")) }
-	for part := 1; part <= 4; part++ {
+	for part := 1; part <= 3; part++ {
 		eventually(t, "more wakes", func() error {
-			if got := done(); got < part*40*40/6 {
+			if got := done(); got < part*40*30/5 {
 				return fmt.Errorf("%d", got)
 			}
 			return nil
@@ -333,7 +333,7 @@ func TestWakesExactlyOnce(t *testing.T) {
 			b = nil
 		}
 	}
-	expected := times(map[string]int{}, 40, keys...)
+	expected := times(map[string]int{}, 30, keys...)
 	eventually(t, "all wakes", func() error { return w.rung(expected) })
 	if crashes.Load() == 0 {
 		t.Error("there was no crash")
