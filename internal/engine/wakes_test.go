@@ -2,10 +2,13 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 
@@ -211,6 +215,30 @@ func TestWakesOutliveProcesses(t *testing.T) {
 			eventually(t, "wakes", func() error { return w.rung(expected) })
 		})
 	}
+}
+
+// A version of the program that wakes entries finds those that a version before
+// left, which did not know of times.
+func TestWakesOfOlderState(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	c := &alarmClock{}
+	e := w.startAlarm(w.config(dir), stationFunc(c.Step))
+	keys := alarms("key", 50)
+	w.order(alarmOrder{Times: 1}, keys...)
+	eventually(t, "taken in", func() error {
+		if n := e.group().Records; n < 50 {
+			return fmt.Errorf("%d of 50 records", n)
+		}
+		return nil
+	})
+	e.stop()
+	if rs := w.read("out"); len(rs) > 0 {
+		t.Fatalf("%d wakes of a station that has none", len(rs))
+	}
+	w.startAlarm(w.config(dir), c)
+	expected := times(map[string]int{}, 1, keys...)
+	eventually(t, "wakes", func() error { return w.rung(expected) })
 }
 
 // An entry that cannot be woken does not keep the others from it, is tried
@@ -482,4 +510,132 @@ func (rungIndex) Layout() string                   { return "1" }
 func (rungIndex) Decode(value []byte) (any, error) { return jsonCodec[alarmEntry]{}.Decode(value) }
 func (rungIndex) Terms(_ string, v any) (views.Terms, error) {
 	return views.NewTerms([]views.Term{views.TermOf("rung", strconv.Itoa(v.(*alarmEntry).Rung))}), nil
+}
+
+// punctual is a station whose entries ring once; it takes note of how late.
+type punctual struct {
+	mu   sync.Mutex
+	late []time.Duration
+}
+
+func (*punctual) Step(_ any, in processors.Record) (processors.Effects, error) {
+	due := in.Value.(envelope.Instant)
+	return processors.Effects{State: &due}, nil
+}
+
+func (*punctual) Due(state any) envelope.Instant { return *state.(*envelope.Instant) }
+
+func (p *punctual) Wake(state any, _ string, _ envelope.Instant) (processors.Effects, error) {
+	due := state.(*envelope.Instant)
+	p.mu.Lock()
+	p.late = append(p.late, time.Since(due.Time()))
+	p.mu.Unlock()
+	return processors.Effects{Forget: true}, nil
+}
+
+func (p *punctual) fired() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.late)
+}
+
+// quantiles gives how late the last n were: the median, p99 and the worst.
+func (p *punctual) quantiles(n int) (p50, p99, worst time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := slices.Sorted(slices.Values(p.late[len(p.late)-n:]))
+	return last[n/2], last[n*99/100], last[n-1]
+}
+
+// instantCodec is a time as 8 bytes.
+type instantCodec struct{ pointer bool }
+
+func (instantCodec) Encode(v any) ([]byte, error) {
+	return binary.BigEndian.AppendUint64(nil, uint64(*v.(*envelope.Instant))), nil
+}
+
+func (c instantCodec) Decode(b []byte) (any, error) {
+	at := envelope.Instant(binary.BigEndian.Uint64(b))
+	if c.pointer {
+		return &at, nil
+	}
+	return at, nil
+}
+
+// BenchmarkWakes opens b.N timers that are due in a day, and then measures what
+// they cost while they wait, how late 2,000 are that become due one after the
+// other, and how long 100,000 take that are due at once. Run it with a fixed
+// count: -benchtime 1000000x.
+func BenchmarkWakes(b *testing.B) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "in", "out", "dead", "counter-table"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cluster.Close()
+	ctx := context.Background()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.MaxBufferedRecords(50_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cl.Close()
+	set := func(prefix string, n int, due func(i int) time.Time) {
+		for i := range n {
+			at := envelope.At(due(i))
+			cl.Produce(ctx, &kgo.Record{Topic: "in", Key: fmt.Appendf(nil, "%s/%07d", prefix, i), Value: binary.BigEndian.AppendUint64(nil, uint64(at))}, nil)
+		}
+		if err := cl.Flush(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	e, err := New(Config{Brokers: cluster.ListenAddrs(), Dir: b.TempDir(), Instance: "bench", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	p := &punctual{}
+	if err := e.AddProcessor(Processor{Group: "counter", Station: p, Table: instantCodec{pointer: true}, DeadLetters: "dead",
+		Inputs: []Edge{{"in", instantCodec{}}}, Outputs: []Edge{{"out", textCodec{}}}}); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	await := func(ok func() bool) {
+		for !ok() {
+			<-time.After(time.Millisecond)
+		}
+	}
+	tomorrow := time.Now().Add(24 * time.Hour)
+	taken := int64(0)
+	open := func(prefix string, n int, due func(i int) time.Time) {
+		set(prefix, n, due)
+		taken += int64(n)
+		await(func() bool { return e.Status().Groups[0].Records >= taken })
+	}
+	open("day", b.N, func(i int) time.Time { return tomorrow.Add(time.Duration(i) * time.Microsecond) })
+	cpu := cpuTime(b)
+	<-time.After(5 * time.Second)
+	b.ReportMetric((cpuTime(b)-cpu).Seconds()/5*100, "%cpu-waiting")
+
+	soon := time.Now().Add(2 * time.Second)
+	const few, many = 2000, 100_000
+	open("few", few, func(i int) time.Time { return soon.Add(time.Duration(i) * 2 * time.Millisecond) })
+	await(func() bool { return p.fired() >= few })
+	p50, p99, worst := p.quantiles(few)
+	b.ReportMetric(float64(p50.Microseconds())/1000, "ms-late-p50")
+	b.ReportMetric(float64(p99.Microseconds())/1000, "ms-late-p99")
+	b.ReportMetric(float64(worst.Microseconds())/1000, "ms-late-max")
+
+	at := time.Now().Add(10 * time.Second)
+	open("many", many, func(int) time.Time { return at })
+	await(func() bool { return p.fired() >= few+many })
+	if took := time.Since(at); took < 0 {
+		b.Errorf("all were woken %v too early", -took)
+	} else {
+		b.ReportMetric(took.Seconds(), "s-for-100k-at-once")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
 }
