@@ -86,7 +86,11 @@ func decides(r *definition.Resource, f event.FieldChange) string {
 	if d.Rank(f.Source) == 0 {
 		return f.Source + " wins, before " + strings.Join(d.Authority[1:], ", ")
 	}
-	return f.Source + " decides while " + strings.Join(d.Authority[:d.Rank(f.Source)], ", ") + " is silent"
+	before := d.Authority[:d.Rank(f.Source)]
+	if last := len(before) - 1; last > 0 {
+		return f.Source + " decides while " + strings.Join(before[:last], ", ") + " and " + before[last] + " are silent"
+	}
+	return f.Source + " decides while " + before[0] + " is silent"
 }
 
 func (s Style) step(f event.FieldChange) string {

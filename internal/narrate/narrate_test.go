@@ -17,6 +17,7 @@ func TestChange(t *testing.T) {
 		Name: "customer", Lifecycle: &definition.Lifecycle{Field: "status", Initial: "prospect"},
 		Fields: []*definition.Field{
 			{Name: "balance", Authority: []string{"billing"}},
+			{Name: "city", Authority: []string{"crm", "billing", "risk"}},
 			{Name: "email", Authority: []string{"marketing", "crm"}},
 			{Name: "phone", Authority: []string{"crm", "billing"}},
 			{Name: "status", Authority: []string{"crm"}},
@@ -28,6 +29,7 @@ func TestChange(t *testing.T) {
 		ReceivedAt: envelope.At(time.Date(2026, 1, 2, 14, 3, 7, 0, time.UTC)),
 		Changed: []event.FieldChange{
 			{Name: "balance", Before: `"120"`, After: `"80.5"`, Source: "billing"},
+			{Name: "city", After: `"Lund"`, Source: "risk"},
 			{Name: "email", Before: `"old@x"`, After: `"new@x"`, Source: "marketing"},
 			{Name: "phone", Before: `"1"`, After: canonical.String("\x1b[2J" + strings.Repeat("9", 60)), Source: "billing"},
 			{Name: "segment", Before: `"gold"`},
@@ -42,6 +44,7 @@ func TestChange(t *testing.T) {
 	}
 	want := `14:03:07 customer C-1  v3 updated  by crm  customer-management:0:9
            balance  120 → 80.5   only billing decides it
+           city     Lund   risk decides while crm and billing are silent
            email    old@x → new@x   marketing wins, before crm
            phone    1 → ·[2J9999999999999999999999999999999999999999999…   billing decides while crm is silent
            segment  gold → gone

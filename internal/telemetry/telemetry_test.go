@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -37,6 +39,33 @@ func TestLoggerLevels(t *testing.T) {
 		if got != want {
 			t.Errorf("level %s lets through %q, want %q", level, got, want)
 		}
+	}
+}
+
+// An error is logged as what it says, in both formats; some print a stack when
+// they are asked for more.
+func TestLoggerErrors(t *testing.T) {
+	for format, want := range map[string]string{"text": `error="it broke"`, "json": `"error":"it broke"`} {
+		var b bytes.Buffer
+		log, err := Logger(&b, format, "info")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("hello", "error", verbose{})
+		if got := b.String(); !strings.Contains(got, want) || strings.Contains(got, "stack") {
+			t.Errorf("%s: %s", format, got)
+		}
+	}
+}
+
+// verbose is an error with a stack.
+type verbose struct{}
+
+func (verbose) Error() string { return "it broke" }
+func (verbose) Format(s fmt.State, verb rune) {
+	_, _ = io.WriteString(s, "it broke")
+	if verb == 'v' && s.Flag('+') {
+		_, _ = io.WriteString(s, "\nstack")
 	}
 }
 
