@@ -63,12 +63,14 @@ type Station interface {
 type Waker interface {
 	Station
 	// Due gives when an entry is to be woken; 0 for never. It does not change
-	// the state.
+	// the state. It is what the state says, and not worked out by a rule that
+	// another version of the program may have changed: entries that were written
+	// before are woken at the time that was found then.
 	Due(state any) envelope.Instant
 	// Wake handles the entry of a key that is due at the time now. What is said
 	// of Step holds, but that the entry must be changed or forgotten: whatever is
 	// still due would be woken for ever, and counts as failed. An entry that
-	// fails stays as it is and is woken again after a while.
+	// fails, for whatever reason, stays as it is and is woken again after a while.
 	Wake(state any, key string, now envelope.Instant) (Effects, error)
 }
 

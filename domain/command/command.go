@@ -41,7 +41,7 @@ type Command struct {
 const MaxKey = 255
 
 // MaxInput is the size of the largest input in bytes.
-const MaxInput = 256 << 10
+const MaxInput = 64 << 10
 
 // Scope is what an idempotency key is unique in, with the key: tenant, principal
 // and command. Commands of the same scope are the same command, or a mistake of

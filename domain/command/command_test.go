@@ -76,7 +76,7 @@ func TestCheck(t *testing.T) {
 		{"command input: found JSON at byte 0", func(c *command.Command) { c.Input = "" }},
 		{"command input: found [1], expected a JSON object", func(c *command.Command) { c.Input = "[1]" }},
 		{"command input: found JSON at byte", func(c *command.Command) { c.Input = `{"a":1,"a":2}` }},
-		{"command input: found 262145 bytes, expected at most 262144", func(c *command.Command) {
+		{"command input: found 65537 bytes, expected at most 65536", func(c *command.Command) {
 			c.Input = canonical.Value(`"` + strings.Repeat("x", command.MaxInput-1) + `"`)
 		}},
 		{"command ifVersion: found -1", func(c *command.Command) { c.IfVersion = -1 }},

@@ -123,6 +123,7 @@ const (
 	Confirm  Purpose = "confirm"  // the canonical state should have agreed
 	Attempt  Purpose = "attempt"  // a reply should have come
 	Again    Purpose = "again"    // the next attempt is due
+	Question Purpose = "question" // the entity that a lane asked for should be known
 )
 
 // Timer names one of a saga's timers. Step is empty for the saga's own. The
@@ -150,14 +151,14 @@ func ParseTimer(s string) (Timer, error) {
 	n, err := strconv.ParseInt(last, 10, 32)
 	ok := err == nil && n > 0 && strconv.FormatInt(n, 10) == last
 	switch {
-	case ok && len(parts) == 2 && (t.Purpose == Deadline || t.Purpose == Confirm):
+	case ok && len(parts) == 2 && (t.Purpose == Deadline || t.Purpose == Confirm || t.Purpose == Question):
 		t.Attempt = int32(n)
 		return t, nil
 	case ok && len(parts) == 4 && (t.Purpose == Attempt || t.Purpose == Again) && parts[1] != "" && (parts[2] == "do" || parts[2] == "undo"):
 		t.Step, t.Undo, t.Attempt = parts[1], parts[2] == "undo", int32(n)
 		return t, nil
 	}
-	return Timer{}, fmt.Errorf("timer %q: expected deadline or confirm with /<round>, or attempt or again with /<step>/<do or undo>/<attempt>", s)
+	return Timer{}, fmt.Errorf("timer %q: expected deadline, confirm or question with /<round>, or attempt or again with /<step>/<do or undo>/<attempt>", s)
 }
 
 func direction(undo bool) string {

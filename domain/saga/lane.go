@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
@@ -15,18 +16,21 @@ import (
 // them, and there is nothing in it while there are none but what ended lately.
 type Lane struct {
 	// Entity as it was last heard of, while there is a command. Known tells that
-	// it was.
+	// it was, and Asked that an answer is waited for.
 	Entity Entity `avro:"entity" json:"entity"`
 	Known  bool   `avro:"known" json:"known,omitempty"`
-	// Active is the saga under way, nil if there is none, and Alarms its timers,
-	// the next one first.
+	Asked  bool   `avro:"asked" json:"asked,omitempty"`
+	// Active is the saga under way, nil if there is none, and Alarms its timers
+	// and that of the question, the next one first.
 	Active *Saga   `avro:"active" json:"active,omitempty"`
 	Alarms []Alarm `avro:"alarms" json:"alarms,omitempty"`
 	// Queue is those that wait, the next one first.
 	Queue []*Saga `avro:"queue" json:"queue,omitempty"`
 	// Past is the ids of those that ended last, the latest first: one that comes
-	// again is not carried out again.
-	Past []string `avro:"past" json:"past,omitempty"`
+	// again is not carried out again. Refused is the same for those that were not
+	// begun, so that many of them do not push the others out.
+	Past    []string `avro:"past" json:"past,omitempty"`
+	Refused []string `avro:"refused" json:"refused,omitempty"`
 }
 
 // Alarm is a timer that is set.
@@ -37,10 +41,15 @@ type Alarm struct {
 
 // Bounds of a lane.
 const (
-	// MaxQueue is how many commands may wait for one entity.
-	MaxQueue = 100
-	// MaxPast is how many that have ended are remembered.
+	// MaxQueue is how many commands may wait for one entity, and MaxQueueBytes how
+	// large their inputs may be together: a lane is one record.
+	MaxQueue      = 100
+	MaxQueueBytes = 256 << 10
+	// MaxPast is how many that have ended are remembered, and how many that were
+	// not begun.
 	MaxPast = 32
+	// AskAgain is after what time without an answer the entity is asked for again.
+	AskAgain = 30 * time.Second
 )
 
 // Plans gives the plan of a command by the fingerprint that a saga is pinned
@@ -73,7 +82,8 @@ type turn struct {
 }
 
 // Submit puts a command into the lane, as its plan's policy for conflicts wants
-// it. One that is there already, or was, changes nothing.
+// it. One that is there already, or was, changes nothing. After an error, of this
+// and the others, the lane may be half changed and must not be kept.
 func (l *Lane) Submit(s *Saga, plans Plans, now envelope.Instant) (Turn, error) {
 	t := turn{Lane: l, plans: plans, now: now}
 	if l.has(s.ID) {
@@ -103,22 +113,41 @@ func (l *Lane) Submit(s *Saga, plans Plans, now envelope.Instant) (Turn, error) 
 		}
 	case len(l.Queue) > MaxQueue:
 		t.reject(s, failure.RateLimited, "%d commands wait for %s, expected at most %d", len(l.Queue)-1, l.subject(), MaxQueue)
+	case len(l.Queue) > 1 && l.bytes() > MaxQueueBytes:
+		t.reject(s, failure.RateLimited, "the inputs of the commands that wait for %s have %d bytes, expected at most %d", l.subject(), l.bytes(), MaxQueueBytes)
 	}
-	t.Ask = idle && !l.Known
-	return t.Turn, t.next()
+	if idle {
+		t.ask()
+	}
+	return t.Turn, t.next(false)
 }
 
-// Heard tells the canonical state of the entity.
+// Answered tells the canonical state of the entity because it was asked for.
+func (l *Lane) Answered(e Entity, plans Plans, now envelope.Instant) (Turn, error) {
+	return l.heard(e, true, plans, now)
+}
+
+// Heard tells of a new canonical state of the entity.
 func (l *Lane) Heard(e Entity, plans Plans, now envelope.Instant) (Turn, error) {
+	return l.heard(e, false, plans, now)
+}
+
+func (l *Lane) heard(e Entity, answer bool, plans Plans, now envelope.Instant) (Turn, error) {
 	t := turn{Lane: l, plans: plans, now: now}
-	if l.Active == nil && len(l.Queue) == 0 || l.Known && e.Version <= l.Entity.Version {
+	if l.Idle() {
 		return t.Turn, nil
 	}
-	l.Entity, l.Known = e, true
-	if err := t.take(Changed{e}); err != nil {
-		return t.Turn, err
+	if answer {
+		l.Asked = false
+		t.clear(Timer{Purpose: Question, Attempt: 1})
 	}
-	return t.Turn, t.next()
+	if !l.Known || e.Version > l.Entity.Version {
+		l.Entity, l.Known = e, true
+		if err := t.take(Changed{e}); err != nil {
+			return t.Turn, err
+		}
+	}
+	return t.Turn, t.next(answer)
 }
 
 // Take gives an input to the saga of an id. One that is not here any more has
@@ -129,7 +158,7 @@ func (l *Lane) Take(id string, in Input, plans Plans, now envelope.Instant) (Tur
 		if err := t.take(in); err != nil {
 			return t.Turn, err
 		}
-		return t.Turn, t.next()
+		return t.Turn, t.next(false)
 	}
 	i := slices.IndexFunc(l.Queue, func(s *Saga) bool { return s.ID == id })
 	if i < 0 {
@@ -145,7 +174,7 @@ func (l *Lane) Take(id string, in Input, plans Plans, now envelope.Instant) (Tur
 		t.ended(s)
 		t.changed(s)
 	}
-	return t.Turn, nil
+	return t.Turn, t.next(false)
 }
 
 // Due gives when the next timer is due; 0 if none is set.
@@ -162,10 +191,14 @@ func (l *Lane) Wake(plans Plans, now envelope.Instant) (Turn, error) {
 	for due := l.Due(); due != 0 && due <= now; due = l.Due() {
 		timer := l.Alarms[0].Timer
 		l.Alarms = l.Alarms[1:]
+		if timer.Purpose == Question {
+			t.ask() // it, or its answer, was lost
+			continue
+		}
 		if err := t.take(Fired{timer}); err != nil {
 			return t.Turn, err
 		}
-		if err := t.next(); err != nil {
+		if err := t.next(false); err != nil {
 			return t.Turn, err
 		}
 	}
@@ -176,7 +209,7 @@ func (l *Lane) Wake(plans Plans, now envelope.Instant) (Turn, error) {
 func (l *Lane) Idle() bool { return l.Active == nil && len(l.Queue) == 0 }
 
 func (l *Lane) has(id string) bool {
-	return l.Active != nil && l.Active.ID == id || slices.Contains(l.Past, id) ||
+	return l.Active != nil && l.Active.ID == id || slices.Contains(l.Past, id) || slices.Contains(l.Refused, id) ||
 		slices.ContainsFunc(l.Queue, func(s *Saga) bool { return s.ID == id })
 }
 
@@ -186,6 +219,16 @@ func (l *Lane) first() *Saga {
 		return l.Active
 	}
 	return l.Queue[0]
+}
+
+// bytes of the inputs that wait.
+func (l *Lane) bytes() (n int) {
+	for _, s := range l.Queue {
+		for _, v := range s.Input {
+			n += len(v.Name) + len(v.Value)
+		}
+	}
+	return n
 }
 
 // subject names the entity.
@@ -213,7 +256,17 @@ func (t *turn) changed(s *Saga) {
 
 // ended remembers a command.
 func (t *turn) ended(s *Saga) {
-	t.Past = append([]string{s.ID}, t.Past[:min(len(t.Past), MaxPast-1)]...)
+	list := &t.Past
+	if s.Began == 0 {
+		list = &t.Refused
+	}
+	*list = append([]string{s.ID}, (*list)[:min(len(*list), MaxPast-1)]...)
+}
+
+// ask for the entity.
+func (t *turn) ask() {
+	t.Ask, t.Asked = true, true
+	t.alarm(Timer{Purpose: Question, Attempt: 1}, after(t.now, AskAgain))
 }
 
 // reject ends a command that waits.
@@ -228,11 +281,18 @@ func (t *turn) outdated(s *Saga) {
 	t.reject(s, failure.Conflict, "%s has version %d, expected %d", t.subject(), t.Entity.Version, s.IfVersion)
 }
 
-// next begins the command whose turn it is.
-func (t *turn) next() error {
+// next begins the command whose turn it is. fresh tells that what is known of
+// the entity was asked for since it is.
+func (t *turn) next(fresh bool) error {
 	for t.Active == nil && t.Known && len(t.Queue) > 0 {
 		s := t.Queue[0]
 		switch {
+		case s.IfVersion > t.Entity.Version && !fresh:
+			// Who sent it may know more than has been heard of here.
+			if !t.Asked {
+				t.ask()
+			}
+			return nil
 		case t.Entity.Version == 0:
 			t.reject(s, failure.NotFound, "there is no %s %s", t.Entity.Resource, t.Entity.ID)
 			continue
@@ -250,7 +310,7 @@ func (t *turn) next() error {
 		t.perform(s.Begin(plan, t.Entity, t.now))
 	}
 	if t.Idle() {
-		t.Entity, t.Known, t.Queue = Entity{}, false, nil
+		t.Entity, t.Known, t.Asked, t.Queue, t.Alarms = Entity{}, false, false, nil, nil
 	}
 	return nil
 }
@@ -279,12 +339,7 @@ func (t *turn) perform(effects []Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Set:
-			t.clear(e.Timer)
-			a := Alarm{e.Timer, e.Due}
-			i, _ := slices.BinarySearchFunc(t.Alarms, a, func(x, y Alarm) int {
-				return cmp.Or(cmp.Compare(x.Due, y.Due), cmp.Compare(x.Timer.String(), y.Timer.String()))
-			})
-			t.Alarms = slices.Insert(t.Alarms, i, a)
+			t.alarm(e.Timer, e.Due)
 		case Clear:
 			t.clear(e.Timer)
 		default:
@@ -295,6 +350,16 @@ func (t *turn) perform(effects []Effect) {
 		t.Active = nil
 		t.ended(s)
 	}
+}
+
+// alarm sets a timer; it replaces one of the same name.
+func (t *turn) alarm(timer Timer, due envelope.Instant) {
+	t.clear(timer)
+	a := Alarm{timer, due}
+	i, _ := slices.BinarySearchFunc(t.Alarms, a, func(x, y Alarm) int {
+		return cmp.Or(cmp.Compare(x.Due, y.Due), cmp.Compare(x.Timer.String(), y.Timer.String()))
+	})
+	t.Alarms = slices.Insert(t.Alarms, i, a)
 }
 
 func (t *turn) clear(timer Timer) {

@@ -104,10 +104,18 @@ func (x *street) turn(what string, turn Turn, err error) {
 	if l.Idle() && (l.Known || l.Entity.ID != "" || len(l.Alarms) > 0) {
 		x.t.Fatalf("%s: something is left of nothing: %+v", what, l)
 	}
-	if !slices.IsSortedFunc(l.Alarms, func(a, b Alarm) int { return int(a.Due - b.Due) }) || l.Active == nil && len(l.Alarms) > 0 {
-		x.t.Fatalf("%s: alarms %v of %v", what, l.Alarms, l.Active)
+	for _, a := range l.Alarms {
+		if question := a.Timer.Purpose == Question; question && !l.Asked || !question && l.Active == nil {
+			x.t.Fatalf("%s: alarms %v of %v", what, l.Alarms, l.Active)
+		}
 	}
-	if len(l.Queue) > MaxQueue || len(l.Past) > MaxPast {
+	if !slices.IsSortedFunc(l.Alarms, func(a, b Alarm) int { return int(a.Due - b.Due) }) {
+		x.t.Fatalf("%s: alarms %v", what, l.Alarms)
+	}
+	if !l.Idle() && l.Active == nil && !l.Asked {
+		x.t.Fatalf("%s: nothing is under way or asked for: %+v", what, l)
+	}
+	if len(l.Queue) > MaxQueue || len(l.Past) > MaxPast || len(l.Refused) > MaxPast {
 		x.t.Fatalf("%s: %d wait, %d are remembered", what, len(l.Queue), len(l.Past))
 	}
 	b, err := json.Marshal(l)
@@ -136,8 +144,8 @@ func (x *street) submit(id, command string, version int64) {
 	turn, err := x.lane.Submit(s, x.known, x.now)
 	x.sent = append(x.sent, id)
 	x.turn("submit", turn, err)
-	if idle != turn.Ask {
-		x.t.Fatalf("asked for the entity: %v, idle before: %v", turn.Ask, idle)
+	if idle && !turn.Ask {
+		x.t.Fatal("a command comes and nobody asks for the entity")
 	}
 	rejected := x.status[id] == Rejected
 	if x.plans[command].Conflict == definition.Supersede && known && version > at {
@@ -157,8 +165,17 @@ func (x *street) heard(good bool) {
 	if good {
 		e.State = "good"
 	}
+	if x.lane.Asked && rapid.Bool().Draw(x.t, "answered") {
+		x.answered(e)
+		return
+	}
 	turn, err := x.lane.Heard(e, x.known, x.now)
 	x.turn("heard", turn, err)
+}
+
+func (x *street) answered(e Entity) {
+	turn, err := x.lane.Answered(e, x.known, x.now)
+	x.turn("answered", turn, err)
 }
 
 func (x *street) answer(i int, kind failure.Kind) {
@@ -233,7 +250,11 @@ func TestLane(t *testing.T) {
 				turn, err := x.lane.Take(a.ID, Abandon{By: "somebody"}, x.known, x.now)
 				x.turn("abandon", turn, err)
 			}
-			if !x.lane.Known || x.lane.Active != nil && x.lane.Active.Status == Confirming && n%2 == 0 {
+			if x.lane.Asked && n%3 == 0 {
+				x.version++
+				x.answered(Entity{Resource: "customer", ID: "c1", Version: x.version, State: "good"})
+			}
+			if x.lane.Active != nil && x.lane.Active.Status == Confirming && n%2 == 0 {
 				x.heard(true)
 			}
 			x.now = after(x.now, 50*time.Millisecond)
@@ -274,6 +295,7 @@ func TestLaneRefuses(t *testing.T) {
 	}{
 		{"unknown entity", nil, Entity{Resource: "customer", ID: "c1"}, New(plans["queue"], "plan", "mine", nil, start), "there is no customer c1"},
 		{"another version", nil, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 6}, "customer c1 has version 7, expected 6"},
+		{"a version that is yet to come", nil, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 8}, "customer c1 has version 7, expected 8"},
 		{"an old version in the queue", []string{"queue"}, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 6}, "customer c1 has version 7, expected 6"},
 		{"under way", []string{"queue"}, entity, New(plans["reject"], "plan", "mine", nil, start), "another command on customer c1 is under way: first-0"},
 		{"a full queue", slices.Repeat([]string{"queue"}, MaxQueue+1), entity, New(plans["queue"], "plan", "mine", nil, start), "100 commands wait for customer c1, expected at most 100"},
@@ -285,7 +307,7 @@ func TestLaneRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 				if i == 0 {
-					if _, err := l.Heard(c.entity, known, start); err != nil {
+					if _, err := l.Answered(c.entity, known, start); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -294,7 +316,7 @@ func TestLaneRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(c.before) == 0 {
-				if _, err := l.Heard(c.entity, known, start); err != nil {
+				if _, err := l.Answered(c.entity, known, start); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -357,6 +379,20 @@ func TestLaneRemembers(t *testing.T) {
 			t.Fatalf("%d is %s", i, got)
 		}
 	}
+	// One that was carried out is remembered beside them.
+	plan := *plans["queue"]
+	plan.Stages = nil
+	done := New(&plan, "plan", "done", nil, start)
+	nothing := func(string, string) (*definition.Command, bool) { return &plan, true }
+	if _, err := l.Submit(done, nothing, start); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Answered(Entity{Version: 1}, nothing, start); err != nil || done.Status != Completed || !slices.Equal(l.Past, []string{"done"}) {
+		t.Fatalf("%s, %v, %v", done.Status, l.Past, err)
+	}
+	if turn, err := l.Submit(New(&plan, "plan", "done", nil, start), nothing, start); err != nil || len(turn.Changed) > 0 || !l.Idle() {
+		t.Fatalf("%+v, %v: expected nothing of one that was carried out", turn, err)
+	}
 	for id, want := range map[string]Status{"1": Queued, fmt.Sprint(MaxPast): Queued} {
 		if got := submit(id); got != want {
 			t.Errorf("%s again is %s, expected %s: it is not taken in", id, got, want)
@@ -365,7 +401,49 @@ func TestLaneRemembers(t *testing.T) {
 	if got := submit("0"); got != Cancelled {
 		t.Errorf("the oldest again is %s, expected %s: it is forgotten", got, Cancelled)
 	}
-	if len(l.Past) != MaxPast {
-		t.Errorf("%d are remembered, expected %d", len(l.Past), MaxPast)
+	if len(l.Refused) != MaxPast {
+		t.Errorf("%d are remembered, expected %d", len(l.Refused), MaxPast)
+	}
+}
+
+// What a lane asked for and does not hear of is asked for again; and a command
+// for a version that it has not heard of yet begins when that comes.
+func TestLaneAsks(t *testing.T) {
+	plans := lanePlans()
+	known := func(command, _ string) (*definition.Command, bool) { p, ok := plans[command]; return p, ok }
+	l := &Lane{}
+	first, second := New(plans["queue"], "plan", "first", nil, start), New(plans["queue"], "plan", "second", nil, start)
+	second.IfVersion = 8
+	expect := func(turn Turn, err error, asks bool) {
+		t.Helper()
+		if err != nil || turn.Ask != asks {
+			t.Fatalf("asks: %v, %v; expected %v", turn.Ask, err, asks)
+		}
+	}
+	turn, err := l.Submit(first, known, start)
+	expect(turn, err, true)
+	for i := range 3 {
+		due := l.Due()
+		if want := after(start, time.Duration(i+1)*AskAgain); due != want {
+			t.Fatalf("due at %d, expected %d", due, want)
+		}
+		turn, err = l.Wake(known, due)
+		expect(turn, err, true)
+	}
+	turn, err = l.Answered(Entity{Resource: "customer", ID: "c1", Version: 7}, known, start)
+	expect(turn, err, false)
+	if first.Status != Running {
+		t.Fatalf("%s", first.Status)
+	}
+	turn, err = l.Submit(second, known, start)
+	expect(turn, err, false)
+	turn, err = l.Take("first", Cancel{By: "somebody"}, known, start)
+	expect(turn, err, false)
+	turn, err = l.Take("first", Reply{Step: "a", Attempt: 1, Kind: failure.Validation}, known, start)
+	expect(turn, err, true)
+	turn, err = l.Heard(Entity{Resource: "customer", ID: "c1", Version: 8}, known, start)
+	expect(turn, err, false)
+	if second.Status != Running {
+		t.Fatalf("%s, %+v: version 8 is here", second.Status, second.Reason)
 	}
 }

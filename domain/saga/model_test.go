@@ -104,10 +104,6 @@ type model struct {
 	verdict verdict
 }
 
-func after(t envelope.Instant, d time.Duration) envelope.Instant {
-	return t + envelope.Instant(d.Microseconds())
-}
-
 // run follows one direction of a step from a time on until it has settled. From
 // stop on nothing is tried again.
 func (m *model) run(c course, name string, undo bool, timeout time.Duration, retry definition.Retry, from, stop envelope.Instant) (course, []asked) {

@@ -485,7 +485,7 @@ func TestOldTimersDoNothing(t *testing.T) {
 }
 
 func TestTimerNames(t *testing.T) {
-	for _, timer := range []Timer{{Purpose: Deadline, Attempt: 1}, {Purpose: Confirm, Attempt: 12}, {Attempt, "pause-billing", false, 3}, {Again, "s", true, 1}} {
+	for _, timer := range []Timer{{Purpose: Deadline, Attempt: 1}, {Purpose: Confirm, Attempt: 12}, {Attempt, "pause-billing", false, 3}, {Again, "s", true, 1}, {Purpose: Question, Attempt: 1}} {
 		if back, err := ParseTimer(timer.String()); err != nil || back != timer {
 			t.Errorf("%+v is written as %s and read as %+v, %v", timer, timer, back, err)
 		}

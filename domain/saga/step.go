@@ -68,8 +68,10 @@ type machine struct {
 
 func (m *machine) do(e Effect) { m.effects = append(m.effects, e) }
 
-func (m *machine) set(t Timer, after time.Duration) {
-	m.do(Set{t, m.now + envelope.Instant(after.Microseconds())})
+func (m *machine) set(t Timer, wait time.Duration) { m.do(Set{t, after(m.now, wait)}) }
+
+func after(t envelope.Instant, d time.Duration) envelope.Instant {
+	return t + envelope.Instant(d.Microseconds())
 }
 
 // own is one of the saga's own timers.

@@ -301,6 +301,43 @@ func TestWakesAreCommittedByMembersAlone(t *testing.T) {
 	eventually(t, "wakes", func() error { return w.rung(times(map[string]int{}, 1, keys...)) })
 }
 
+// A transaction in which nothing could be woken writes nothing, and then nothing
+// is sent that would begin it at the broker: the client would not end it.
+func TestWakesThatFailBeginNothing(t *testing.T) {
+	w := newWorld(t)
+	var sent, tries atomic.Int64
+	w.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		sent.Add(1)
+		return nil, nil, false
+	})
+	var taken atomic.Bool
+	e := w.startAlarm(w.config(t.TempDir()), &alarmClock{refuse: func(string) error {
+		if taken.Load() {
+			tries.Add(1)
+		}
+		return errors.New("no")
+	}})
+	w.order(alarmOrder{Times: 1}, "key")
+	eventually(t, "taken in", func() error {
+		if n := e.group().Records; n < 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	sent.Store(0)
+	taken.Store(true)
+	eventually(t, "two tries", func() error {
+		if n := tries.Load(); n < 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if n := sent.Load(); n > 0 {
+		t.Errorf("offsets were committed %d times in transactions that have nothing", n)
+	}
+}
+
 // (b) A table is recovered while a broker that leads its changelog no more, but
 // does not know, says where that ends.
 func TestExactlyOnceWhenChangelogSeemsShorter(t *testing.T) {

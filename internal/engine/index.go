@@ -46,7 +46,9 @@ func (x *tableIndex) terms(partition int32, key string, value []byte, decoded an
 		return ts
 	}
 	if x.wakes != nil && len(ts) == 0 {
-		ts = views.Terms{0}
+		// It is woken at once: the step then fails as well, tells it, and tries
+		// again until somebody has mended what reads it.
+		ts = views.Terms{1}
 	}
 	x.failures.Inc()
 	x.mu.Lock()

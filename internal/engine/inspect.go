@@ -60,7 +60,7 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 			found = append(found, l)
 		}
 		if part != partData {
-			if part == partIndex {
+			if part == partIndex || part == partWake {
 				entries++
 			}
 			continue
@@ -88,9 +88,20 @@ func InspectDir(dir string, visit func(l Local, key string, value []byte) error)
 }
 
 // indexed gives the value of an entry of a table with an index, after a look
-// whether the index has what the entry says.
+// whether the index has what the entry says. The first term may be the time at
+// which the entry is to be woken.
 func (ks keyspace) indexed(db pebble.Reader, key string, b []byte) (terms int, value []byte, err error) {
 	ts, value, err := splitTerms(b)
+	if err == nil && len(ts) > 0 {
+		due, rest := dueOf(ts)
+		_, closer, missing := db.Get(ks.appendWakeKey(nil, due, key))
+		switch {
+		case missing == nil:
+			terms, ts, err = 1, rest, closer.Close()
+		case due == 0: // never
+			ts = rest
+		}
+	}
 	for _, t := range ts {
 		if err == nil {
 			_, closer, missing := db.Get(ks.appendTermKey(nil, t, key))
@@ -100,7 +111,7 @@ func (ks keyspace) indexed(db pebble.Reader, key string, b []byte) (terms int, v
 			err = closer.Close()
 		}
 	}
-	return len(ts), value, err
+	return terms + len(ts), value, err
 }
 
 // splitKey gives the keyspace of a Pebble key, and which part of it the key is of.
@@ -110,7 +121,7 @@ func splitKey(k []byte) (ks keyspace, part byte, ok bool) {
 		return "", 0, false
 	}
 	part = k[zero+5]
-	return keyspace(k[:zero+5]), part, part == partData || part == partMark || part == partIndex
+	return keyspace(k[:zero+5]), part, part == partData || part == partMark || part == partIndex || part == partWake
 }
 
 // split gives the name and the partition of a keyspace.

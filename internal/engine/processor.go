@@ -105,6 +105,9 @@ func (p Processor) Validate() error {
 	if p.Retention != nil && (p.Table == nil || p.Retention.Window <= 0 || p.Retention.Since == nil) {
 		bad("Retention: needs a Table, a positive Window and Since")
 	}
+	if _, wakes := p.Station.(processors.Waker); wakes && (p.Table == nil || p.Retention != nil) {
+		bad("Station: is a Waker, which needs a Table without Retention: an entry that has expired could not be woken")
+	}
 	if p.Standby && (p.Table == nil || p.Retention != nil) {
 		bad("Standby: needs a Table without Retention, whose expired entries its owner alone removes")
 	}

@@ -419,6 +419,7 @@ func (x *side) swap(ctx context.Context, partition int32, log *logReader, differ
 		return err
 	}
 	c.Repaired, c.Overtaken = repaired, overtaken
+	table.wakes.lookAgain()
 	x.s.log.Warn("local state was repaired from the changelog", "partition", partition, "keys", repaired)
 	return nil
 }

@@ -636,10 +636,10 @@ func (s *session) takeReady() (int, error) {
 // came. From the first record until allow, franz-go holds back what would take
 // partitions from us.
 func (s *session) take(ctx context.Context) (int, error) {
-	ctx, stop := s.untilWake(ctx)
-	defer stop()
 	ctx, cancel := s.side.poll(ctx)
 	defer cancel()
+	ctx, stop := s.untilWake(ctx)
+	defer stop()
 	fs := s.cl.PollRecords(ctx, pollRecords)
 	if err := s.pollError(fs); err != nil {
 		return 0, err

@@ -661,8 +661,8 @@ func (e *Engine) readRanges(ctx context.Context, replay *Replay, parts []*job, g
 // that also had new input the session commits theirs.
 func (s *session) hold(ctx context.Context) error {
 	all := s.side.again()
-	if !all && len(s.tx.woken) == 0 {
-		return nil
+	if !all && (len(s.tx.woken) == 0 || !s.tx.wrote.Load()) {
+		return nil // and nothing is begun that the client would not know to end
 	}
 	committed := s.cl.CommittedOffsets()
 	req := kmsg.NewPtrTxnOffsetCommitRequest()

@@ -84,7 +84,7 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		state.raw, _ = st.p.spec.Table.Encode(state.state) // what it was, to compare with what the step makes of it
 	}
 	w, err := st.try(in, &state)
-	if retryable(err) {
+	if retryable(err) && !in.wake { // a wake that fails is on its own
 		// Not the record's fault, and it may work later: the transaction fails
 		// and its records are processed again.
 		st.s.tx.fail(fmt.Errorf("%s partition %d offset %d: %w", at.topic, at.partition, at.offset, err))
@@ -100,8 +100,6 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		w = writes{keep: true}
 	case err != nil:
 		w = st.failed(in, err, refused.times > 1)
-	case in.wake:
-		delete(table.wakes.failed, in.rec.Key)
 	case w.dead != nil:
 		se := &stepError{stage: stageStep, running: st.p.spec.Station, err: w.dead}
 		w.out = append(w.out, st.deadLetter(in, se, false))
@@ -116,6 +114,7 @@ func (st *step) handle(ctx goka.Context, msg any) {
 		table.keep(&state)
 	default:
 		table.set(&state, w.state, w.decoded, origin)
+		table.wakes.forgive(in.rec.Key)
 	}
 	for _, r := range w.out {
 		st.p.outputs[r.Topic].count.Add(1)

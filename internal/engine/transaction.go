@@ -28,8 +28,9 @@ type transaction struct {
 	began   time.Time
 	ended   time.Time // of the one before
 	records int
-	wakes   int            // entries that were woken
-	woken   map[int32]bool // in these partitions
+	woken   map[int32]bool // partitions in which entries were woken
+	wakes   atomic.Int64   // entries that were
+	wrote   atomic.Bool    // something was produced
 	// ends are the next offsets per input partition: what the commit will move
 	// the group to.
 	ends   map[topicPartition]int64
@@ -79,7 +80,9 @@ func (t *transaction) discard(s *session) {
 func (t *transaction) reset() {
 	clear(t.ends)
 	clear(t.woken)
-	t.records, t.wakes = 0, 0
+	t.records = 0
+	t.wakes.Store(0)
+	t.wrote.Store(false)
 	t.ackMu.Lock()
 	clear(t.changelog)
 	t.failed, t.bigBytes = nil, 0
@@ -106,6 +109,7 @@ type outputOrigin struct {
 // produce writes into the open transaction. Whether it worked is known at the
 // commit.
 func (s *session) produce(ctx context.Context, r *kgo.Record) {
+	s.tx.wrote.Store(true)
 	s.cl.Produce(ctx, r, s.acknowledged)
 }
 
@@ -217,7 +221,8 @@ func (s *session) commit() error {
 		err = s.unsure(ctx, asked)
 	}
 	ended := time.Now()
-	s.pace.committed(s.tx.records+s.tx.wakes, ended.Sub(s.tx.ended))
+	wakes := int(s.tx.wakes.Load())
+	s.pace.committed(s.tx.records+wakes, ended.Sub(s.tx.ended))
 	s.tx.open, s.tx.ended = false, ended
 	if err != nil {
 		// Fenced, or the outcome is unknown: local state must not move. The
@@ -249,7 +254,7 @@ func (s *session) commit() error {
 	s.tx.aborts = 0
 	s.tx.retry.Reset()
 	s.side.committed()
-	s.p.metrics.wakes.Add(float64(s.tx.wakes))
+	s.p.metrics.wakes.Add(float64(wakes))
 	s.p.committed(s.tx.records, s.tx.ends, time.Since(began))
 	s.tx.reset()
 	return s.sweep()
@@ -462,6 +467,13 @@ func (s *session) refusal(at position) refusal {
 	s.refusedMu.Lock()
 	defer s.refusedMu.Unlock()
 	return s.refused[at]
+}
+
+// forgive has an input tried anew whose output was refused.
+func (s *session) forgive(at position) {
+	s.refusedMu.Lock()
+	defer s.refusedMu.Unlock()
+	delete(s.refused, at)
 }
 
 // touch notes the time of a record that asks for an entry of the table.

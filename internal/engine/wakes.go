@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -36,7 +37,10 @@ const wakeOffset = -1
 const (
 	// wakeHand is the most entries of a partition that are woken in one
 	// transaction: what comes in has its share of it.
-	wakeHand = 2000
+	wakeHand = 1000
+	// wakeLook is how often the session looks at the clock at least: the wall
+	// clock may jump, and the one that it waits by does not.
+	wakeLook = 10 * time.Second
 	// An entry whose waking failed is woken again after a while, which doubles.
 	wakeAgain    = time.Second
 	wakeAgainMax = 5 * time.Minute
@@ -122,6 +126,20 @@ func (sc *schedule) ended(ok bool) {
 	sc.written = never
 }
 
+// forgive forgets that an entry could not be woken: it is another one now.
+func (sc *schedule) forgive(key string) {
+	if sc != nil && len(sc.failed) > 0 {
+		delete(sc.failed, key)
+	}
+}
+
+// lookAgain is told that the index was changed by somebody else.
+func (sc *schedule) lookAgain() {
+	if sc != nil {
+		sc.from, sc.next = 0, 0
+	}
+}
+
 // fail keeps an entry from being woken for a while, and tells for how long.
 func (sc *schedule) fail(key string, now envelope.Instant) time.Duration {
 	f := sc.failed[key]
@@ -135,7 +153,8 @@ func (sc *schedule) fail(key string, now envelope.Instant) time.Duration {
 }
 
 // due gives the keys that are to be woken now, the first first, and finds out
-// when to look again. No transaction is open.
+// when to look again. An index entry that no value says is of no use to anybody,
+// and is removed. No transaction is open.
 func (s *states) due(now envelope.Instant) (keys []string, err error) {
 	sc := s.wakes
 	lower := s.ks.appendWakeKey(nil, sc.from, "")
@@ -146,6 +165,7 @@ func (s *states) due(now envelope.Instant) (keys []string, err error) {
 	}
 	defer it.Close()
 	from, next := never, never
+	var orphans [][]byte
 	for more := it.First(); more; more = it.Next() {
 		b := it.Key()[prefix:]
 		due, key := envelope.Instant(binary.BigEndian.Uint64(b)), string(b[8:])
@@ -159,16 +179,27 @@ func (s *states) due(now envelope.Instant) (keys []string, err error) {
 			continue
 		}
 		if len(keys) == wakeHand {
-			next = now
 			break
 		}
-		keys = append(keys, key)
+		switch value, ts, err := s.get(s.db, key); {
+		case err != nil:
+			return nil, err
+		case value == nil || len(ts) == 0 || envelope.Instant(ts[0]) != due:
+			orphans = append(orphans, bytes.Clone(it.Key()))
+		default:
+			keys = append(keys, key)
+		}
 	}
 	if err := it.Error(); err != nil {
 		return nil, fmt.Errorf("read what is due: %w", err)
 	}
+	for _, k := range orphans {
+		if err := s.db.Delete(k, pebble.NoSync); err != nil {
+			return nil, fmt.Errorf("write local state: %w", err)
+		}
+	}
 	if len(keys) > 0 {
-		next = now // what is woken now may fail to be committed
+		next = 0 // what is woken now may fail to be committed
 	}
 	sc.from, sc.next = from, next
 	return keys, nil
@@ -201,11 +232,16 @@ func (s *session) untilWake(ctx context.Context) (context.Context, context.Cance
 	if s.p.waker == nil || ctx == nil || s.tx.open {
 		return ctx, func() {}
 	}
-	at := s.nextWake()
-	if at == never {
+	switch wait := time.Until(s.nextWake().Time()); {
+	case s.nextWake() == never:
 		return ctx, func() {}
+	case wait <= 0:
+		// What has been fetched is taken all the same: a context that is over
+		// would keep it.
+		return nil, func() {}
+	default:
+		return context.WithTimeout(ctx, min(wait, wakeLook))
 	}
-	return context.WithDeadline(ctx, at.Time())
 }
 
 // wakeUps are the keys of a task that are due.
@@ -239,7 +275,6 @@ func (s *session) toWake(now envelope.Instant) (due []wakeUps, err error) {
 // rouse hands the entries of a task to Goka as it hands records.
 func (s *session) rouse(w wakeUps, now envelope.Instant) {
 	s.tx.woken[w.task.partition] = true
-	s.tx.wakes += len(w.keys)
 	w.task.rouse(w.keys, now.Time())
 }
 
@@ -268,9 +303,10 @@ func (st *step) wake(state any, in processors.Record) (effects processors.Effect
 	}
 	due := w.Due(state)
 	if due == 0 || due > in.Time {
-		return effects, nil
+		// Written as it is, it gets the time that it says: a version before may
+		// have read another one out of it.
+		return processors.Effects{State: state}, nil
 	}
-	st.p.metrics.wakeDelay.Observe(float64(envelope.At(time.Now())-due) / 1e6)
 	if effects, err = w.Wake(state, in.Key, in.Time); err != nil {
 		return effects, err
 	}
@@ -283,12 +319,15 @@ func (st *step) wake(state any, in processors.Record) (effects processors.Effect
 			return effects, failure.New(failure.Poison, "wake", in.Key, "the entry is due again at %s, expected a time after %s or none", due, in.Time)
 		}
 	}
+	st.s.tx.wakes.Add(1)
+	st.p.metrics.wakeDelay.Observe(float64(envelope.At(time.Now())-due) / 1e6)
 	return effects, nil
 }
 
 // unwoken takes note of an entry that could not be woken.
 func (st *step) unwoken(table *states, in *input, err error) {
 	again := table.wakes.fail(in.rec.Key, in.rec.Time)
+	st.s.forgive(in.position())
 	st.p.metrics.wakeFailures.Inc()
 	st.s.log.Error("an entry that is due could not be woken and is woken again", "partition", in.rec.Partition, "key", in.rec.Key, "error", oneLine(err), "after", again)
 }
