@@ -34,6 +34,8 @@ type Run struct {
 	// empty if they may.
 	Busy     string   `json:"busy,omitempty"`
 	Versions Versions `json:"versions"`
+
+	round int // see rounds
 }
 
 // Drain is how fast the input was worked off, between two looks at the

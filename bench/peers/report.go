@@ -87,6 +87,7 @@ func WriteReport(results, into, img string) error {
 // Report gives the section as Markdown and the plots that it shows, by name.
 // Runs of a machine that did something else are told apart and not drawn.
 func Report(runs []Run, img string) (string, map[string][]byte) {
+	runs = rounds(runs)
 	var quiet, busy []Run
 	for _, r := range runs {
 		if r.Busy == "" {
@@ -227,16 +228,27 @@ func (g *group) median(subject string, figure func(Run) float64) float64 {
 	return median(g.values(subject, figure))
 }
 
-// pair names the runs that belong together: those of one block of one
-// invocation, or the n-th with a block's number in the file.
-type pair struct{ block, nth int }
+// rounds numbers the blocks of all invocations. Of the runs that can be compared
+// those of one block follow each other in the file, in the order of their places.
+func rounds(runs []Run) []Run {
+	runs = slices.Clone(runs)
+	last := map[config]Run{}
+	for i := range runs {
+		r := &runs[i]
+		r.round = i
+		if l, ok := last[r.config()]; ok && l.Block == r.Block && l.Place < r.Place {
+			r.round = l.round
+		}
+		last[r.config()] = *r
+	}
+	return runs
+}
 
-func (g *group) pairs(subject string, figure func(Run) float64) map[pair]float64 {
-	out := map[pair]float64{}
-	count := map[int]int{}
+// pairs gives a subject's figures by the block that they are of.
+func (g *group) pairs(subject string, figure func(Run) float64) map[int]float64 {
+	out := map[int]float64{}
 	for _, r := range g.runs[subject] {
-		out[pair{r.Block, count[r.Block]}] = figure(r)
-		count[r.Block]++
+		out[r.round] = figure(r)
 	}
 	return out
 }

@@ -36,7 +36,7 @@ func variants(kind string) map[string][]string {
 	case Touchstone:
 		return map[string][]string{
 			"cache": nil,
-			"procs": {"1", "2"}, // 1: GOMAXPROCS, on the one core
+			"procs": {"1", "2"}, // 1: GOMAXPROCS on the one core; the program itself would take 2
 		}
 	case Streams:
 		return map[string][]string{
