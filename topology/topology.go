@@ -159,6 +159,8 @@ func Events(domain string) string      { return domain + ".events.v1" }
 func Outcomes(domain string) string    { return domain + ".outcomes" }
 func DeadLetters(domain string) string { return domain + ".deadletters" }
 func Control(domain string) string     { return domain + ".control" }
+func Commands(domain string) string    { return domain + ".commands" }
+func Intents(domain string) string     { return domain + ".intents" }
 
 // GroupName gives the consumer group of a station.
 func GroupName(domain, station string) string { return domain + "." + station }

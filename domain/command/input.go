@@ -12,8 +12,9 @@ import (
 // Violation is one thing that is wrong with an input.
 type Violation struct {
 	// Pointer to it (RFC 6901); empty for the input as a whole.
-	Pointer         string
-	Found, Expected string
+	Pointer  string `avro:"pointer" json:"pointer"`
+	Found    string `avro:"found" json:"found"`
+	Expected string `avro:"expected" json:"expected"`
 }
 
 // String reads "/reason: found 7, expected string".

@@ -65,6 +65,17 @@ type Resource struct {
 	Lifecycle *Lifecycle // nil if none
 	// Events in the declared order.
 	Events []*EventRule
+	// Commands sorted by name.
+	Commands []*Command
+}
+
+// Command finds a command by name.
+func (r *Resource) Command(name string) (*Command, bool) {
+	i, ok := slices.BinarySearchFunc(r.Commands, name, func(c *Command, n string) int { return cmp.Compare(c.Name, n) })
+	if !ok {
+		return nil, false
+	}
+	return r.Commands[i], true
 }
 
 // Field finds a field by name.

@@ -1,0 +1,60 @@
+// Package admit is the station behind the commands' door: it recognises commands
+// that come again, refuses what the definitions do not have, and hands the others
+// on to the entity that they are about.
+//
+// It does not look at the entity, and does not decide when a command is carried
+// out; that is orchestrate.
+package admit
+
+import (
+	"github.com/touchstone-platform/touchstone/domain/command"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/topology"
+)
+
+// Station is the admit station of one domain.
+type Station struct {
+	domain   *definition.Domain
+	commands string
+	intents  string
+}
+
+// New makes the admit station of a domain.
+func New(d *definition.Domain) *Station {
+	return &Station{domain: d, commands: topology.Commands(d.Name), intents: topology.Intents(d.Name)}
+}
+
+// Step handles one command; the state is what is remembered of its id
+// (*command.Admission).
+//
+// Whoever writes to the topic may key records as he likes. What is not keyed by
+// its id is written again, keyed so, and handled then: copies of a command must
+// meet in one partition.
+func (s *Station) Step(state any, in processors.Record) (processors.Effects, error) {
+	c, _ := in.Value.(*command.Command)
+	if c == nil {
+		return processors.Effects{}, nil
+	}
+	if err := c.Check(); err != nil {
+		return processors.Effects{}, err
+	}
+	id := c.ID()
+	if in.Key != id {
+		return processors.Effects{Emit: []processors.Emit{{Stream: s.commands, Key: id, Value: c, Headers: in.Headers}}}, nil
+	}
+	if c.At == 0 {
+		c.At = in.Time
+	}
+	if a, _ := state.(*command.Admission); a != nil {
+		// A copy is no failure of the station; a key that was used for something
+		// else is kept as a dead letter, for its sender to look at.
+		return processors.Effects{DeadLetter: a.Again(c)}, nil
+	}
+	intent, refusal := command.Admit(s.domain, c)
+	effects := processors.Effects{State: &command.Admission{Fingerprint: c.Fingerprint(), At: c.At, Refusal: refusal}}
+	if intent != nil {
+		effects.Emit = []processors.Emit{{Stream: s.intents, Key: c.Key().String(), Value: intent}}
+	}
+	return effects, nil
+}
