@@ -161,6 +161,13 @@ func DeadLetters(domain string) string { return domain + ".deadletters" }
 func Control(domain string) string     { return domain + ".control" }
 func Commands(domain string) string    { return domain + ".commands" }
 func Intents(domain string) string     { return domain + ".intents" }
+func Asks(domain string) string        { return domain + ".asks" }
+func Snapshots(domain string) string   { return domain + ".snapshots" }
+func Requests(domain string) string    { return domain + ".requests" }
+func Answers(domain string) string     { return domain + ".answers" }
+func Orders(domain string) string      { return domain + ".orders" }
+func Reports(domain string) string     { return domain + ".reports" }
+func Refreshes(domain string) string   { return domain + ".refreshes" }
 
 // GroupName gives the consumer group of a station.
 func GroupName(domain, station string) string { return domain + "." + station }

@@ -20,6 +20,8 @@ type Lane struct {
 	Entity Entity `avro:"entity" json:"entity"`
 	Known  bool   `avro:"known" json:"known,omitempty"`
 	Asked  bool   `avro:"asked" json:"asked,omitempty"`
+	// Newest is the latest version that is said to exist.
+	Newest int64 `avro:"newest" json:"newest,omitempty"`
 	// Active is the saga under way, nil if there is none, and Alarms its timers
 	// and that of the question, the next one first.
 	Active *Saga   `avro:"active" json:"active,omitempty"`
@@ -132,6 +134,20 @@ func (l *Lane) Heard(e Entity, plans Plans, now envelope.Instant) (Turn, error) 
 	return l.heard(e, false, plans, now)
 }
 
+// Moved tells that the entity has a version, without saying what it is: the
+// lane asks for it.
+func (l *Lane) Moved(version int64, now envelope.Instant) Turn {
+	t := turn{Lane: l, now: now}
+	if l.Idle() || l.Known && version <= l.Entity.Version {
+		return t.Turn
+	}
+	l.Newest = max(l.Newest, version)
+	if !l.Asked {
+		t.ask()
+	}
+	return t.Turn
+}
+
 func (l *Lane) heard(e Entity, answer bool, plans Plans, now envelope.Instant) (Turn, error) {
 	t := turn{Lane: l, plans: plans, now: now}
 	if l.Idle() {
@@ -140,6 +156,9 @@ func (l *Lane) heard(e Entity, answer bool, plans Plans, now envelope.Instant) (
 	if answer {
 		l.Asked = false
 		t.clear(Timer{Purpose: Question, Attempt: 1})
+		if e.Version < l.Newest {
+			t.ask() // it was asked for before that
+		}
 	}
 	if !l.Known || e.Version > l.Entity.Version {
 		l.Entity, l.Known = e, true
@@ -310,7 +329,7 @@ func (t *turn) next(fresh bool) error {
 		t.perform(s.Begin(plan, t.Entity, t.now))
 	}
 	if t.Idle() {
-		t.Entity, t.Known, t.Asked, t.Queue, t.Alarms = Entity{}, false, false, nil, nil
+		t.Entity, t.Known, t.Asked, t.Newest, t.Queue, t.Alarms = Entity{}, false, false, 0, nil, nil
 	}
 	return nil
 }

@@ -447,3 +447,53 @@ func TestLaneAsks(t *testing.T) {
 		t.Fatalf("%s, %+v: version 8 is here", second.Status, second.Reason)
 	}
 }
+
+// A lane that is told of a new version asks for it, and asks again if the answer
+// is from before it.
+func TestLaneFollows(t *testing.T) {
+	plans := lanePlans()
+	known := func(command, _ string) (*definition.Command, bool) { p, ok := plans[command]; return p, ok }
+	entity := func(version int64, state string) Entity {
+		return Entity{Resource: "customer", ID: "c1", Version: version, State: state}
+	}
+	l := &Lane{}
+	if turn := l.Moved(9, start); turn.Ask || !l.Idle() || l.Newest != 0 {
+		t.Fatalf("%+v, %+v: there is no command", turn, l)
+	}
+	s := New(plans["queue confirmed"], "plan", "cmd", nil, start)
+	answered := func(e Entity, asks bool) {
+		t.Helper()
+		if turn, err := l.Answered(e, known, start); err != nil || turn.Ask != asks {
+			t.Fatalf("asks: %v, %v; expected %v", turn.Ask, err, asks)
+		}
+	}
+	moved := func(version int64, asks bool) {
+		t.Helper()
+		if turn := l.Moved(version, start); turn.Ask != asks {
+			t.Fatalf("asks: %v, expected %v", turn.Ask, asks)
+		}
+	}
+	if _, err := l.Submit(s, known, start); err != nil {
+		t.Fatal(err)
+	}
+	moved(4, false) // it has asked already, but that may be answered with 3
+	answered(entity(3, "bad"), true)
+	answered(entity(4, "bad"), false)
+	moved(4, false)
+	moved(5, true)
+	moved(6, false)
+	answered(entity(6, "bad"), false)
+	for _, step := range []string{"a", "b"} {
+		if _, err := l.Take("cmd", Reply{Step: step, Attempt: 1}, known, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Status != Confirming {
+		t.Fatal(s.Status)
+	}
+	moved(7, true)
+	answered(entity(7, "good"), false)
+	if s.Status != Completed || !l.Idle() || l.Newest != 0 {
+		t.Errorf("%s, %+v", s.Status, l)
+	}
+}

@@ -1,0 +1,104 @@
+package saga
+
+import (
+	"time"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+)
+
+// Ask wants the canonical state of the entity that it is keyed by. A Snapshot
+// follows.
+type Ask struct {
+	At envelope.Instant `avro:"at" json:"at"`
+}
+
+// Snapshot is the canonical state of an entity, because it was asked for; of
+// version 0 if there is none.
+type Snapshot struct {
+	Entity Entity `avro:"entity" json:"entity"`
+}
+
+// Request has a back end asked for something, or takes that back.
+type Request struct {
+	Saga    string `avro:"saga" json:"saga"`
+	Command string `avro:"command" json:"command"`
+	Step    string `avro:"step" json:"step"`
+	Undo    bool   `avro:"undo" json:"undo,omitempty"`
+	Attempt int32  `avro:"attempt" json:"attempt"`
+	// Withdrawn: it is not needed any more; the rest below is empty.
+	Withdrawn bool `avro:"withdrawn" json:"withdrawn,omitempty"`
+	// Key is the same for all attempts: what has it is done once.
+	Key        string              `avro:"key" json:"key,omitempty"`
+	Kind       definition.StepKind `avro:"kind" json:"kind,omitempty"`
+	Connection string              `avro:"connection" json:"connection,omitempty"`
+	Operation  string              `avro:"operation" json:"operation,omitempty"`
+	Args       []canonical.Named   `avro:"args" json:"args,omitempty"`
+	Timeout    time.Duration       `avro:"timeout" json:"timeout,omitempty"`
+}
+
+// Answer is what became of a Request.
+type Answer struct {
+	Saga      string            `avro:"saga" json:"saga"`
+	Step      string            `avro:"step" json:"step"`
+	Undo      bool              `avro:"undo" json:"undo,omitempty"`
+	Attempt   int32             `avro:"attempt" json:"attempt"`
+	Held      bool              `avro:"held" json:"held,omitempty"`
+	Output    []canonical.Named `avro:"output" json:"output,omitempty"`
+	Kind      failure.Kind      `avro:"kind" json:"kind,omitempty"`
+	Detail    string            `avro:"detail" json:"detail,omitempty"`
+	Uncertain bool              `avro:"uncertain" json:"uncertain,omitempty"`
+	After     time.Duration     `avro:"after" json:"after,omitempty"`
+}
+
+// Reply is the answer as an input.
+func (a *Answer) Reply() Reply {
+	return Reply{Step: a.Step, Undo: a.Undo, Attempt: a.Attempt, Held: a.Held, Output: a.Output, Kind: a.Kind, Detail: a.Detail, Uncertain: a.Uncertain, After: a.After}
+}
+
+// OrderKind is what somebody wants of a command that was sent.
+type OrderKind string
+
+// The orders.
+const (
+	OrderCancel  OrderKind = "cancel"
+	OrderRetry   OrderKind = "retry"
+	OrderAbandon OrderKind = "abandon"
+	OrderApprove OrderKind = "approve"
+	OrderRefuse  OrderKind = "refuse"
+)
+
+// Order is what a person wants of a command that was sent.
+type Order struct {
+	Saga string    `avro:"saga" json:"saga"`
+	Kind OrderKind `avro:"kind" json:"kind"`
+	// Step of an approval.
+	Step   string `avro:"step" json:"step,omitempty"`
+	By     string `avro:"by" json:"by"`
+	Detail string `avro:"detail" json:"detail,omitempty"`
+}
+
+// Input is the order as an input; false if there is no such order.
+func (o *Order) Input() (Input, bool) {
+	switch o.Kind {
+	case OrderCancel:
+		return Cancel{By: o.By, Detail: o.Detail}, true
+	case OrderRetry:
+		return Retry{By: o.By}, true
+	case OrderAbandon:
+		return Abandon{By: o.By, Detail: o.Detail}, true
+	case OrderApprove, OrderRefuse:
+		return Decision{Step: o.Step, Approved: o.Kind == OrderApprove, By: o.By, Detail: o.Detail}, true
+	}
+	return nil, false
+}
+
+// Report is how far a command is, each time that it is further.
+type Report struct {
+	Saga Saga             `avro:"saga" json:"saga"`
+	At   envelope.Instant `avro:"at" json:"at"`
+	// Escalated: a person has to look, from now on.
+	Escalated *Reason `avro:"escalated" json:"escalated,omitempty"`
+}
