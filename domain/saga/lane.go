@@ -312,7 +312,7 @@ func (t *turn) next(fresh bool) error {
 				t.ask()
 			}
 			return nil
-		case t.Entity.Version == 0:
+		case t.Entity.Version == 0 || t.Entity.Gone:
 			t.reject(s, failure.NotFound, "there is no %s %s", t.Entity.Resource, t.Entity.ID)
 			continue
 		case s.IfVersion != 0 && s.IfVersion != t.Entity.Version:

@@ -294,6 +294,7 @@ func TestLaneRefuses(t *testing.T) {
 		want   string
 	}{
 		{"unknown entity", nil, Entity{Resource: "customer", ID: "c1"}, New(plans["queue"], "plan", "mine", nil, start), "there is no customer c1"},
+		{"an entity that is gone", nil, Entity{Resource: "customer", ID: "c1", Version: 7, Gone: true}, New(plans["queue"], "plan", "mine", nil, start), "there is no customer c1"},
 		{"another version", nil, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 6}, "customer c1 has version 7, expected 6"},
 		{"a version that is yet to come", nil, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 8}, "customer c1 has version 7, expected 8"},
 		{"an old version in the queue", []string{"queue"}, entity, &Saga{ID: "mine", Command: "queue", Plan: "plan", Status: Queued, IfVersion: 6}, "customer c1 has version 7, expected 6"},

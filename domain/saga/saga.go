@@ -105,11 +105,35 @@ type Step struct {
 type Entity struct {
 	Resource string `avro:"resource" json:"resource"`
 	ID       string `avro:"id" json:"id"`
-	Version  int64  `avro:"version" json:"version"`
-	State    string `avro:"state" json:"state,omitempty"`
+	// Version is 0 if there never was one.
+	Version int64 `avro:"version" json:"version"`
+	// Gone: no source has it any more.
+	Gone  bool   `avro:"gone" json:"gone,omitempty"`
+	State string `avro:"state" json:"state,omitempty"`
 	// Fields by name; Refs are the keys of its records, by source.
 	Fields []canonical.Named `avro:"fields" json:"fields,omitempty"`
 	Refs   []Ref             `avro:"refs" json:"refs,omitempty"`
+}
+
+// EntityOf gives what a saga has to know of an entity; e is nil if there is none.
+func EntityOf(key canonical.EntityKey, e *canonical.Entity) Entity {
+	out := Entity{Resource: key.Resource, ID: key.ID}
+	if e == nil {
+		return out
+	}
+	out.Version, out.Gone, out.State = e.Version, !e.Exists, e.State
+	for _, f := range e.Fields {
+		out.Fields = append(out.Fields, canonical.Named{Name: f.Name, Value: f.Value})
+	}
+	for i := range e.Contributions {
+		c := &e.Contributions[i]
+		// Of several records of one source the last one counts, as it does for
+		// an expression that reads refs.
+		if c.Live() {
+			out.Refs = append(out.Refs, Ref{Source: c.Source, Key: c.SourceKey})
+		}
+	}
+	return out
 }
 
 // Ref is the key of a source's record of an entity.

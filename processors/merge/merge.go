@@ -14,6 +14,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 	"github.com/touchstone-platform/touchstone/processors"
 	"github.com/touchstone-platform/touchstone/topology"
@@ -21,18 +22,23 @@ import (
 
 // Station is the merge station of one domain.
 type Station struct {
-	domain   *definition.Domain
-	changes  string
-	outcomes string
+	domain    *definition.Domain
+	changes   string
+	outcomes  string
+	snapshots string
 }
 
 // New makes the merge station of a domain.
 func New(d *definition.Domain) *Station {
-	return &Station{domain: d, changes: topology.Changes(d.Name), outcomes: topology.Outcomes(d.Name)}
+	return &Station{domain: d, changes: topology.Changes(d.Name), outcomes: topology.Outcomes(d.Name), snapshots: topology.Snapshots(d.Name)}
 }
 
-// Step merges one fact into its entity (*canonical.Entity).
+// Step merges one fact into its entity (*canonical.Entity), or tells the entity
+// to who carries out a command on it and asks.
 func (s *Station) Step(state any, in processors.Record) (processors.Effects, error) {
+	if _, asked := in.Value.(*saga.Ask); asked {
+		return s.tell(state, in)
+	}
 	fact, _ := in.Value.(*signal.Fact)
 	if fact == nil {
 		return processors.Effects{}, nil
@@ -62,6 +68,17 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	o := outcome(fact, res)
 	effects.Emit = append(effects.Emit, processors.Emit{Stream: s.outcomes, Key: o.Key(), Value: o})
 	return effects, nil
+}
+
+// tell answers who asks for an entity.
+func (s *Station) tell(state any, in processors.Record) (processors.Effects, error) {
+	key, err := canonical.ParseEntityKey(in.Key)
+	if err != nil {
+		return processors.Effects{}, failure.Wrap(failure.Validation, "tell entity", in.Key, err)
+	}
+	entity, _ := state.(*canonical.Entity)
+	snapshot := &saga.Snapshot{Entity: saga.EntityOf(key, entity)}
+	return processors.Effects{Emit: []processors.Emit{{Stream: s.snapshots, Key: in.Key, Value: snapshot}}}, nil
 }
 
 // mentions tells whether a source record's contribution still refers to a

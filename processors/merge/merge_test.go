@@ -1,6 +1,7 @@
 package merge_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 	"github.com/touchstone-platform/touchstone/processors"
 	"github.com/touchstone-platform/touchstone/processors/merge"
@@ -133,4 +135,34 @@ func dereferenced(state any) []any {
 		out = append(out, *e.BaseStamp)
 	}
 	return out
+}
+
+// Who asks for an entity is told what it is, or that there is none, and the
+// entity stays as it was.
+func TestTell(t *testing.T) {
+	s := station()
+	eff, err := s.Step(nil, record(1, "crm", named("email", "a@x"), named("status", "b")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entity := eff.State
+	for _, c := range []struct {
+		state any
+		want  string
+	}{
+		{nil, `{"resource":"customer","id":"7","version":0}`},
+		{entity, `{"resource":"customer","id":"7","version":1,"state":"b","fields":[{"name":"email","value":"a@x"},{"name":"status","value":"b"}],"refs":[{"source":"crm","key":"1"}]}`},
+	} {
+		eff, err := s.Step(c.state, processors.Record{Key: "default/customer/7", Value: &saga.Ask{At: 5}})
+		if err != nil || eff.State != nil || len(eff.Emit) != 1 || eff.Emit[0].Stream != "test.snapshots" || eff.Emit[0].Key != "default/customer/7" {
+			t.Fatalf("%+v, %v", eff, err)
+		}
+		got, err := json.Marshal(eff.Emit[0].Value.(*saga.Snapshot).Entity)
+		if err != nil || string(got) != c.want {
+			t.Errorf("got %s, %v\nwant %s", got, err, c.want)
+		}
+	}
+	if _, err := s.Step(nil, processors.Record{Key: "nonsense", Value: &saga.Ask{}}); err == nil || !strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("%v", err)
+	}
 }
