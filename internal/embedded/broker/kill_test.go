@@ -107,6 +107,17 @@ func (a *acknowledged) add(topic string, r row) {
 	a.rows[topic][r] = true
 }
 
+// count gives how many there are. A client that was closed may still be about to
+// tell of some.
+func (a *acknowledged) count() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, rows := range a.rows {
+		n += len(rows)
+	}
+	return n
+}
+
 // The broker is killed again and again under plain and transactional load, at
 // random moments, sometimes during its own recovery, and its files are damaged
 // the way a stop in the middle of a write damages them. The oracle: it always
@@ -176,10 +187,7 @@ func TestKill(t *testing.T) {
 			stdin.Close()
 		}
 	}
-	total := 0
-	for _, rows := range acked.rows {
-		total += len(rows)
-	}
+	total := acked.count()
 	t.Logf("%d rounds, %d kills, %d acknowledged records", rounds, kills, total)
 	if kills == 0 || total == 0 {
 		t.Error("nothing was tested")
