@@ -18,7 +18,7 @@ FAILPOINT_TESTS := ^TestKilledAt
 # What the tests on a real Kafka leave out: the tests of the embedded mode, of
 # local state alone and of the assignor alone, one that is about merging alone
 # and starts twelve systems, and those that only measure.
-NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay
+NOT_ON_KAFKA := TestDataFlights|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay|TestWakeThat|TestWakesOf|TestInspectWakes|TestFailedWakes
 # What three brokers may do otherwise than one: acknowledge by several, move
 # coordinators and leaders, die one by one.
 ON_THREE_BROKERS := TestCluster|TestBroker|TestStopW|TestExactlyOnce|TestEndArrives|TestNetworkFaults|TestZombie|TestRebalanceStorm|TestProcessesKilled|TestTwoInstances|TestRecovery|TestCleanRestart|TestLogStart|TestAppend|TestReadAt|TestDeadLetters|TestRefusedOutput|TestRedrive|TestTransient|TestKillInTheMiddleOfAnIngest|TestReplayFromZero|TestSamplesComeAlive
