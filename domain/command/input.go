@@ -1,6 +1,7 @@
 package command
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ func Input(parameters []*definition.Parameter, input canonical.Value) ([]canonic
 			out = append(out, canonical.Named{Name: p.Name, Value: value})
 		}
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if !slices.ContainsFunc(parameters, func(p *definition.Parameter) bool { return p.Name == name }) {
 			c.wrong(pointerTo("", name), "an unknown member", "one of "+orNone(names(parameters)))
 		}
@@ -100,7 +101,7 @@ func (c *checker) check(pointer string, t canonical.Type, v any) {
 		}
 	case canonical.KindMap:
 		if members, ok := v.(map[string]any); ok {
-			for _, name := range sortedKeys(members) {
+			for _, name := range slices.Sorted(maps.Keys(members)) {
 				c.check(pointerTo(pointer, name), *t.Elem, members[name])
 			}
 			return
@@ -112,7 +113,7 @@ func (c *checker) check(pointer string, t canonical.Type, v any) {
 				known = append(known, f.Name)
 				c.check(pointerTo(pointer, f.Name), f.Type, members[f.Name])
 			}
-			for _, name := range sortedKeys(members) {
+			for _, name := range slices.Sorted(maps.Keys(members)) {
 				if !slices.Contains(known, name) {
 					c.wrong(pointerTo(pointer, name), "an unknown member", "one of "+strings.Join(known, ", "))
 				}
@@ -171,13 +172,4 @@ func orNone(names []string) string {
 		return "(none is declared)"
 	}
 	return strings.Join(names, ", ")
-}
-
-func sortedKeys(m map[string]any) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }

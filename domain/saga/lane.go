@@ -95,7 +95,7 @@ func (l *Lane) Submit(s *Saga, plans Plans, now envelope.Instant) (Turn, error) 
 	if err != nil {
 		return t.Turn, err
 	}
-	idle := l.Active == nil && len(l.Queue) == 0
+	idle := l.Idle()
 	l.Queue = append(l.Queue, s)
 	t.changed(s)
 	switch {

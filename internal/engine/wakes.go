@@ -9,8 +9,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
@@ -232,8 +232,9 @@ func (s *session) untilWake(ctx context.Context) (context.Context, context.Cance
 	if s.p.waker == nil || ctx == nil || s.tx.open {
 		return ctx, func() {}
 	}
-	switch wait := time.Until(s.nextWake().Time()); {
-	case s.nextWake() == never:
+	at := s.nextWake()
+	switch wait := time.Until(at.Time()); {
+	case at == never:
 		return ctx, func() {}
 	case wait <= 0:
 		// What has been fetched is taken all the same: a context that is over
@@ -272,26 +273,16 @@ func (s *session) toWake(now envelope.Instant) (due []wakeUps, err error) {
 	return due, nil
 }
 
-// rouse hands the entries of a task to Goka as it hands records.
+// rouse hands the entries of a task to Goka as it hands records, by any of its
+// inputs.
 func (s *session) rouse(w wakeUps, now envelope.Instant) {
 	s.tx.woken[w.task.partition] = true
-	w.task.rouse(w.keys, now.Time())
-}
-
-func (t *task) rouse(keys []string, now time.Time) {
-	topic := t.s.p.spec.Inputs[0].Stream
-	input := t.inputs[topic]
-	t.inFlight.Add(int64(len(keys)))
-	slab := make([]sarama.ConsumerMessage, len(keys))
-	for i, key := range keys {
-		m := &slab[i]
-		m.Topic, m.Partition, m.Offset, m.Timestamp, m.Key = topic, t.partition, wakeOffset, now, []byte(key)
-		select {
-		case input <- m:
-		case <-t.ctx.Done():
-			return
-		}
+	topic := s.p.spec.Inputs[0].Stream
+	rs := make([]*kgo.Record, len(w.keys))
+	for i, key := range w.keys {
+		rs[i] = &kgo.Record{Topic: topic, Partition: w.task.partition, Offset: wakeOffset, Timestamp: now.Time(), Key: []byte(key)}
 	}
+	w.task.hand(topic, rs, &s.headers)
 }
 
 // wake calls the station for an entry that was due when the transaction began.
