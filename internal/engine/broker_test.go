@@ -29,7 +29,7 @@ func TestBrokerKilled(t *testing.T) {
 	e := w.startCounter(w.config(t.TempDir()), &counter{})
 	stop := w.load(9)
 	e.progress(500)
-	for i := range w.cluster.Size() {
+	for i := range min(w.cluster.Size(), 2) {
 		w.cluster.Kill(t, i)
 		if w.cluster.Size() > 1 {
 			e.progress(500) // the others do its work
@@ -40,7 +40,7 @@ func TestBrokerKilled(t *testing.T) {
 	n := stop()
 	w.eventuallyAudit(n, 9)
 	s := e.group()
-	t.Logf("%d records, %d brokers killed one by one: %d aborts, %d unknown outcomes, %d restarts", n, w.cluster.Size(), s.Aborts, s.Unknown, s.Restarts)
+	t.Logf("%d records, %d of %d brokers killed one by one: %d aborts, %d unknown outcomes, %d restarts", n, min(w.cluster.Size(), 2), w.cluster.Size(), s.Aborts, s.Unknown, s.Restarts)
 }
 
 // A broker hangs for longer than sessions and transactions may be silent, and

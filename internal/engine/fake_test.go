@@ -43,6 +43,9 @@ const (
 	stormStep  = 250 * time.Millisecond
 )
 
+// spurious is how many transactions may be aborted although nothing was broken.
+const spurious = 0
+
 type cluster = *kfake.Cluster
 
 // open starts a fake broker for one test.

@@ -71,7 +71,7 @@ func TestHotKeyPoisonAndJumpingClocks(t *testing.T) {
 	if len(letters) != bad {
 		t.Errorf("%d dead letters, expected %d", len(letters), bad)
 	}
-	if s := e.group(); s.Restarts != 0 || s.Aborts != 0 {
-		t.Errorf("%d restarts, %d aborts, expected none", s.Restarts, s.Aborts)
+	if s := e.group(); s.Restarts != 0 || s.Aborts > spurious {
+		t.Errorf("%d restarts, %d aborts, expected none and at most %d", s.Restarts, s.Aborts, spurious)
 	}
 }
