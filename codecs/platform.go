@@ -26,11 +26,25 @@ const (
 	Entity       Record = "Entity"       // *canonical.Entity
 	Change       Record = "Change"       // *event.Change
 	Published    Record = "Published"    // *event.Published
+	Command      Record = "Command"      // *command.Command
+	Admission    Record = "Admission"    // *command.Admission
+	Intent       Record = "Intent"       // *command.Intent
+	Plan         Record = "Plan"         // *saga.Plan
+	Lane         Record = "Lane"         // *saga.Lane
+	Ask          Record = "Ask"          // *saga.Ask
+	Snapshot     Record = "Snapshot"     // *saga.Snapshot
+	Request      Record = "Request"      // *saga.Request
+	Answer       Record = "Answer"       // *saga.Answer
+	Order        Record = "Order"        // *saga.Order
+	Report       Record = "Report"       // *saga.Report
 )
 
 // Records lists the platform records in the order of the flow.
 func Records() []Record {
-	return []Record{JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published}
+	return []Record{
+		JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published,
+		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report,
+	}
 }
 
 // Codec encodes and decodes the values of one topic. It has the methods of
@@ -121,6 +135,28 @@ func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (stri
 		return newStructCodec(rec, readChange, text, id, lookup)
 	case Published:
 		return newStructCodec(rec, readPublished, text, id, lookup)
+	case Command:
+		return newStructCodec(rec, readCommand, text, id, lookup)
+	case Admission:
+		return newStructCodec(rec, readAdmission, text, id, lookup)
+	case Intent:
+		return newStructCodec(rec, readIntent, text, id, lookup)
+	case Plan:
+		return newStructCodec(rec, readPlan, text, id, lookup)
+	case Lane:
+		return newStructCodec(rec, readLane, text, id, lookup)
+	case Ask:
+		return newStructCodec(rec, readAsk, text, id, lookup)
+	case Snapshot:
+		return newStructCodec(rec, readSnapshot, text, id, lookup)
+	case Request:
+		return newStructCodec(rec, readRequest, text, id, lookup)
+	case Answer:
+		return newStructCodec(rec, readAnswer, text, id, lookup)
+	case Order:
+		return newStructCodec(rec, readOrder, text, id, lookup)
+	case Report:
+		return newStructCodec(rec, readReport, text, id, lookup)
 	}
 	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
 }

@@ -18,10 +18,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/command"
+	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 )
 
@@ -34,6 +37,17 @@ var goTypes = map[Record]reflect.Type{
 	Fact:         reflect.TypeFor[signal.Fact](),
 	Entity:       reflect.TypeFor[canonical.Entity](),
 	Change:       reflect.TypeFor[event.Change](),
+	Command:      reflect.TypeFor[command.Command](),
+	Admission:    reflect.TypeFor[command.Admission](),
+	Intent:       reflect.TypeFor[command.Intent](),
+	Plan:         reflect.TypeFor[saga.Plan](),
+	Lane:         reflect.TypeFor[saga.Lane](),
+	Ask:          reflect.TypeFor[saga.Ask](),
+	Snapshot:     reflect.TypeFor[saga.Snapshot](),
+	Request:      reflect.TypeFor[saga.Request](),
+	Answer:       reflect.TypeFor[saga.Answer](),
+	Order:        reflect.TypeFor[saga.Order](),
+	Report:       reflect.TypeFor[saga.Report](),
 }
 
 // A platform schema and its Go type say the same: the same fields in the same
@@ -91,7 +105,11 @@ func match(t *testing.T, path string, schema any, gt reflect.Type, named map[str
 				bad()
 				return
 			}
-			match(t, path+"[]", s["items"], gt.Elem(), named)
+			elem := gt.Elem()
+			if elem.Kind() == reflect.Pointer { // a list has no nulls
+				elem = elem.Elem()
+			}
+			match(t, path+"[]", s["items"], elem, named)
 		case "map":
 			if gt.Kind() != reflect.Map {
 				bad()
@@ -226,6 +244,44 @@ func samples() map[Record]any {
 		Fact:      &signal.Fact{Entity: "1001", Signal: *sampleSignal()},
 		Entity:    sampleEntity(),
 		Change:    sampleChange(),
+		Command:   sampleCommand(),
+		Admission: &command.Admission{Fingerprint: "f", At: at, Refusal: &command.Refusal{Kind: failure.Validation, Detail: "d", Violations: []command.Violation{{Pointer: "/a", Found: "7", Expected: "string"}}}},
+		Intent:    &command.Intent{ID: "cmd-1", Command: *sampleCommand(), Values: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65"},
+		Plan:      &saga.Plan{Command: "SuspendCustomer", Fingerprint: "9f86d081884c7d65", Text: "steps: []"},
+		Lane: &saga.Lane{
+			Entity: sampleSaga().Entity, Known: true, Asked: true, Newest: 9, Active: sampleSaga(), Queue: []*saga.Saga{sampleSaga(), sampleSaga()},
+			Alarms: []saga.Alarm{{Timer: saga.Timer{Purpose: saga.Again, Step: "pause", Undo: true, Attempt: 2}, Due: at}, {Timer: saga.Timer{Purpose: saga.Question, Attempt: 1}, Due: at}},
+			Past:   []string{"cmd-0"}, Refused: []string{"cmd-00"},
+		},
+		Ask:      &saga.Ask{At: at},
+		Snapshot: &saga.Snapshot{Entity: sampleSaga().Entity},
+		Request: &saga.Request{
+			Saga: "cmd-1", Command: "SuspendCustomer", Step: "pause", Undo: true, Attempt: 3, Last: true, Withdrawn: true, Key: "cmd-1/pause/undo", Kind: definition.Call,
+			Connection: "billing", Operation: "resume", Args: []canonical.Named{{Name: "id", Value: "7"}}, Timeout: 30 * time.Second,
+		},
+		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
+		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
+		Report: &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at, Escalated: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401", Wished: true}},
+	}
+}
+
+func sampleCommand() *command.Command {
+	return &command.Command{
+		Tenant: "default", Principal: "crm-desk", IdempotencyKey: "k", Name: "SuspendCustomer", Resource: "customer", Entity: "C1",
+		Input: `{"reason":"fraud"}`, IfVersion: 3, Cause: envelope.Cause{Correlation: "c"}, At: at,
+	}
+}
+
+func sampleSaga() *saga.Saga {
+	return &saga.Saga{
+		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Principal: "crm-desk",
+		Cause: envelope.Cause{Correlation: "c"}, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Round: 2, Stage: 1,
+		Steps: []saga.Step{{
+			Name: "pause", Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
+			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503"}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
+		}},
+		Entity:   saga.Entity{Resource: "customer", ID: "C1", Version: 7, Gone: true, State: "active", Fields: []canonical.Named{{Name: "email", Value: `"a"`}}, Refs: []saga.Ref{{Source: "crm", Key: "1"}}},
+		Stopping: true, Reason: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401"},
 	}
 }
 
@@ -350,7 +406,11 @@ func generic(v reflect.Value) any {
 		}
 		l := make([]any, v.Len())
 		for i := range l {
-			l[i] = generic(v.Index(i))
+			e := v.Index(i)
+			if e.Kind() == reflect.Pointer { // a list has no nulls
+				e = e.Elem()
+			}
+			l[i] = generic(e)
 		}
 		return l
 	case reflect.Map:
@@ -363,6 +423,8 @@ func generic(v reflect.Value) any {
 		return v.String()
 	case reflect.Int32:
 		return int32(v.Int())
+	case reflect.Int64:
+		return v.Int()
 	}
 	return v.Interface()
 }

@@ -2,9 +2,11 @@ package codecs
 
 import (
 	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 )
 
@@ -190,4 +192,181 @@ func readRef(r *reader, v *event.Ref) {
 
 func readPublished(r *reader, p *event.Published) {
 	readLong(r, &p.Version)
+}
+
+func readCommand(r *reader, c *command.Command) {
+	readWord(r, &c.Tenant)
+	readWord(r, &c.Principal)
+	readText(r, &c.IdempotencyKey)
+	readWord(r, &c.Name)
+	readWord(r, &c.Resource)
+	readText(r, &c.Entity)
+	readText(r, &c.Input)
+	readLong(r, &c.IfVersion)
+	readCause(r, &c.Cause)
+	readLong(r, &c.At)
+}
+
+func readAdmission(r *reader, a *command.Admission) {
+	readText(r, &a.Fingerprint)
+	readLong(r, &a.At)
+	readOptional(r, &a.Refusal, readRefusal)
+}
+
+func readRefusal(r *reader, v *command.Refusal) {
+	readWord(r, &v.Kind)
+	readText(r, &v.Detail)
+	readList(r, &v.Violations, readViolation)
+}
+
+func readViolation(r *reader, v *command.Violation) {
+	readText(r, &v.Pointer)
+	readText(r, &v.Found)
+	readText(r, &v.Expected)
+}
+
+func readIntent(r *reader, i *command.Intent) {
+	readText(r, &i.ID)
+	readCommand(r, &i.Command)
+	readList(r, &i.Values, readNamed)
+	readWord(r, &i.Plan)
+}
+
+func readPlan(r *reader, p *saga.Plan) {
+	readText(r, &p.Command)
+	readText(r, &p.Fingerprint)
+	readText(r, &p.Text)
+}
+
+func readLane(r *reader, l *saga.Lane) {
+	readSagaEntity(r, &l.Entity)
+	readBool(r, &l.Known)
+	readBool(r, &l.Asked)
+	readLong(r, &l.Newest)
+	readOptional(r, &l.Active, readSaga)
+	readList(r, &l.Alarms, readAlarm)
+	readList(r, &l.Queue, readQueued)
+	readList(r, &l.Past, readText)
+	readList(r, &l.Refused, readText)
+}
+
+func readSagaEntity(r *reader, e *saga.Entity) {
+	readWord(r, &e.Resource)
+	readText(r, &e.ID)
+	readLong(r, &e.Version)
+	readBool(r, &e.Gone)
+	readWord(r, &e.State)
+	readList(r, &e.Fields, readNamed)
+	readList(r, &e.Refs, readSourceKey)
+}
+
+func readSourceKey(r *reader, v *saga.Ref) {
+	readWord(r, &v.Source)
+	readText(r, &v.Key)
+}
+
+// readQueued is an element of a list of sagas.
+func readQueued(r *reader, s **saga.Saga) {
+	*s = new(saga.Saga)
+	readSaga(r, *s)
+}
+
+func readSaga(r *reader, s *saga.Saga) {
+	readText(r, &s.ID)
+	readWord(r, &s.Command)
+	readList(r, &s.Input, readNamed)
+	readWord(r, &s.Plan)
+	readWord(r, &s.Principal)
+	readCause(r, &s.Cause)
+	readLong(r, &s.IfVersion)
+	readWord(r, &s.Status)
+	readLong(r, &s.Accepted)
+	readLong(r, &s.Began)
+	readLong(r, &s.Ended)
+	readInt(r, &s.Round)
+	readInt(r, &s.Stage)
+	readList(r, &s.Steps, readStep)
+	readSagaEntity(r, &s.Entity)
+	readBool(r, &s.Stopping)
+	readOptional(r, &s.Reason, readReason)
+}
+
+func readStep(r *reader, s *saga.Step) {
+	readWord(r, &s.Name)
+	readLeg(r, &s.Do)
+	readLeg(r, &s.Undo)
+	readList(r, &s.Output, readNamed)
+	readBool(r, &s.Uncertain)
+}
+
+func readLeg(r *reader, l *saga.Leg) {
+	readWord(r, &l.Phase)
+	readInt(r, &l.Attempt)
+	readBool(r, &l.Held)
+	readList(r, &l.Args, readNamed)
+	readWord(r, &l.Kind)
+	readText(r, &l.Detail)
+}
+
+func readReason(r *reader, v *saga.Reason) {
+	readWord(r, &v.Step)
+	readWord(r, &v.Kind)
+	readText(r, &v.Detail)
+	readBool(r, &v.Wished)
+}
+
+func readAlarm(r *reader, a *saga.Alarm) {
+	readWord(r, &a.Timer.Purpose)
+	readWord(r, &a.Timer.Step)
+	readBool(r, &a.Timer.Undo)
+	readInt(r, &a.Timer.Attempt)
+	readLong(r, &a.Due)
+}
+
+func readAsk(r *reader, a *saga.Ask) { readLong(r, &a.At) }
+
+func readSnapshot(r *reader, s *saga.Snapshot) { readSagaEntity(r, &s.Entity) }
+
+func readRequest(r *reader, v *saga.Request) {
+	readText(r, &v.Saga)
+	readWord(r, &v.Command)
+	readWord(r, &v.Step)
+	readBool(r, &v.Undo)
+	readInt(r, &v.Attempt)
+	readBool(r, &v.Last)
+	readBool(r, &v.Withdrawn)
+	readText(r, &v.Key)
+	readWord(r, &v.Kind)
+	readWord(r, &v.Connection)
+	readWord(r, &v.Operation)
+	readList(r, &v.Args, readNamed)
+	readLong(r, &v.Timeout)
+}
+
+func readAnswer(r *reader, a *saga.Answer) {
+	readText(r, &a.Saga)
+	readWord(r, &a.Step)
+	readBool(r, &a.Undo)
+	readInt(r, &a.Attempt)
+	readBool(r, &a.Held)
+	readList(r, &a.Output, readNamed)
+	readWord(r, &a.Kind)
+	readText(r, &a.Detail)
+	readBool(r, &a.Uncertain)
+	readLong(r, &a.After)
+}
+
+func readOrder(r *reader, o *saga.Order) {
+	readText(r, &o.Saga)
+	readWord(r, &o.Kind)
+	readWord(r, &o.Step)
+	readText(r, &o.By)
+	readText(r, &o.Detail)
+}
+
+func readReport(r *reader, v *saga.Report) {
+	readText(r, &v.Key)
+	readSaga(r, &v.Saga)
+	readLong(r, &v.At)
+	readOptional(r, &v.Escalated, readReason)
 }

@@ -163,11 +163,14 @@ func Commands(domain string) string    { return domain + ".commands" }
 func Intents(domain string) string     { return domain + ".intents" }
 func Asks(domain string) string        { return domain + ".asks" }
 func Snapshots(domain string) string   { return domain + ".snapshots" }
-func Requests(domain string) string    { return domain + ".requests" }
+func Plans(domain string) string       { return domain + ".plans" }
 func Answers(domain string) string     { return domain + ".answers" }
 func Orders(domain string) string      { return domain + ".orders" }
 func Reports(domain string) string     { return domain + ".reports" }
 func Refreshes(domain string) string   { return domain + ".refreshes" }
+
+// Calls gives the topic of the calls to a connection.
+func Calls(domain, connection string) string { return domain + ".calls." + connection }
 
 // GroupName gives the consumer group of a station.
 func GroupName(domain, station string) string { return domain + "." + station }

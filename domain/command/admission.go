@@ -33,8 +33,8 @@ type Intent struct {
 	Command Command `avro:"command" json:"command"`
 	// Values of its input, by the declared parameters.
 	Values []canonical.Named `avro:"values" json:"values"`
-	// Plan is the fingerprint of the definition that it was admitted under, and
-	// is carried out by.
+	// Plan is the fingerprint of the plan that it was admitted under, and is
+	// carried out by.
 	Plan string `avro:"plan" json:"plan"`
 }
 
@@ -53,7 +53,7 @@ func Admit(d *definition.Domain, c *Command) (*Intent, *Refusal) {
 	if len(violations) > 0 {
 		return nil, &Refusal{Kind: failure.Validation, Detail: "the input is not as declared", Violations: violations}
 	}
-	return &Intent{ID: c.ID(), Command: *c, Values: values, Plan: d.Fingerprint}, nil
+	return &Intent{ID: c.ID(), Command: *c, Values: values, Plan: plan.Fingerprint}, nil
 }
 
 // Again tells what becomes of a command that has the id of one that was

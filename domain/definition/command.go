@@ -14,12 +14,21 @@ type Command struct {
 	Doc  string
 	// Input in the declared order.
 	Input []*Parameter
+	// Require is what must hold over entity and input when the command begins;
+	// nil if nothing must.
+	Require Condition
 	// Stages follow each other; the steps of one run side by side.
 	Stages [][]*Step
 	// Deadline after which steps are no longer begun, from the saga's start.
 	Deadline time.Duration
 	Confirm  Confirmation
 	Conflict Conflict
+	// Text is the definition of the command on its own, YAML, and Fingerprint the
+	// first 16 hexadecimal digits of its SHA-256: a saga that has begun is carried
+	// out by what it began with, whatever becomes of the definition.
+	Text, Fingerprint string
+	// Derived: nobody wrote it; it follows from the authority of the fields.
+	Derived bool
 	// Line in the definition file, for messages.
 	Line int
 }
@@ -97,6 +106,8 @@ type Step struct {
 	With []Argument
 	// Undo takes the step back; nil if it needs none.
 	Undo *Undo
+	// NoUndo: the definition says that nothing need be undone.
+	NoUndo bool
 	// Final is the point of no return: once the step is done nothing is undone.
 	// It is alone in its stage.
 	Final bool
@@ -110,10 +121,13 @@ type Step struct {
 type Argument struct {
 	Name string
 	Expr Expr
+	// Optional: if the expression meets a missing member (ErrMissing), the
+	// argument is left out. It is declared by a leading "?" in the YAML.
+	Optional bool
 }
 
-// Undo is how a step is taken back. Its arguments see what the step's see,
-// and the step's output.
+// Undo is how a step is taken back. Its arguments see what the step's see, the
+// step's output among them, and as args the arguments that the step had.
 type Undo struct {
 	Operation string
 	With      []Argument

@@ -20,9 +20,10 @@ type Domain struct {
 	Name   string // lower-case words joined by hyphens; the prefix of its topics and paths
 	Doc    string
 	Owners Owners
-	// Resources and Sources are sorted by name.
-	Resources []*Resource
-	Sources   []*Source
+	// Resources, Sources and Connections are sorted by name.
+	Resources   []*Resource
+	Sources     []*Source
+	Connections []*Connection
 	// Fingerprint identifies the definition's content: the lower-case
 	// hexadecimal SHA-256 of its text, first 16 digits.
 	Fingerprint string
@@ -46,6 +47,24 @@ func (d *Domain) Source(name string) (*Source, bool) {
 		return nil, false
 	}
 	return d.Sources[i], true
+}
+
+// Connection finds a connection by name.
+func (d *Domain) Connection(name string) (*Connection, bool) {
+	i, ok := slices.BinarySearchFunc(d.Connections, name, func(c *Connection, n string) int { return cmp.Compare(c.Name, n) })
+	if !ok {
+		return nil, false
+	}
+	return d.Connections[i], true
+}
+
+// Commands lists the commands of all resources.
+func (d *Domain) Commands() []*Command {
+	var out []*Command
+	for _, r := range d.Resources {
+		out = append(out, r.Commands...)
+	}
+	return out
 }
 
 // Owners says who answers for a domain.

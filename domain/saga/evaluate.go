@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
@@ -13,6 +14,9 @@ func evaluate(with []definition.Argument, vars map[string]any) ([]canonical.Name
 	out := make([]canonical.Named, 0, len(with))
 	for _, a := range with {
 		v, err := a.Expr.Eval(vars)
+		if a.Optional && errors.Is(err, definition.ErrMissing) {
+			continue
+		}
 		if err != nil {
 			return nil, failure.Wrap(failure.Validation, "argument", a.Name, fmt.Errorf("%s: %w", a.Expr.Source(), err))
 		}

@@ -82,6 +82,8 @@ type Call struct {
 	Connection, Operation string
 	Args                  []canonical.Named
 	Timeout               time.Duration
+	// Last: no attempt follows if this one fails.
+	Last bool
 }
 
 // Withdraw takes an approval back that nobody needs any more, or a call that is
@@ -89,6 +91,8 @@ type Call struct {
 type Withdraw struct {
 	Step    string
 	Attempt int32
+	// Connection of the call; empty for an approval.
+	Connection string
 }
 
 // Set sets a timer; it replaces one of the same name.
@@ -129,10 +133,10 @@ const (
 // Timer names one of a saga's timers. Step is empty for the saga's own. The
 // attempt, for the saga's own the round, tells an old one from that of now.
 type Timer struct {
-	Purpose Purpose
-	Step    string
-	Undo    bool
-	Attempt int32
+	Purpose Purpose `avro:"purpose" json:"purpose"`
+	Step    string  `avro:"step" json:"step,omitempty"`
+	Undo    bool    `avro:"undo" json:"undo,omitempty"`
+	Attempt int32   `avro:"attempt" json:"attempt"`
 }
 
 // String is "<purpose>/<round>" or "<purpose>/<step>/<do or undo>/<attempt>".

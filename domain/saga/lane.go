@@ -323,6 +323,10 @@ func (t *turn) next(fresh bool) error {
 		if err != nil {
 			return err
 		}
+		if why := s.unmet(plan, t.Entity, t.now); why != nil {
+			t.reject(s, why.Kind, "%s", why.Detail)
+			continue
+		}
 		t.Queue = t.Queue[1:]
 		t.Active = s
 		t.changed(s)

@@ -9,6 +9,15 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/failure"
 )
 
+// Plan is what sagas are pinned to: the definition of a command as it was when
+// they began. It is kept for as long as one of them may need it.
+type Plan struct {
+	Command     string `avro:"command" json:"command"`
+	Fingerprint string `avro:"fingerprint" json:"fingerprint"`
+	// Text of the command in the domain's definition, YAML.
+	Text string `avro:"text" json:"text"`
+}
+
 // Ask wants the canonical state of the entity that it is keyed by. A Snapshot
 // follows.
 type Ask struct {
@@ -28,6 +37,8 @@ type Request struct {
 	Step    string `avro:"step" json:"step"`
 	Undo    bool   `avro:"undo" json:"undo,omitempty"`
 	Attempt int32  `avro:"attempt" json:"attempt"`
+	// Last: no attempt follows if this one fails.
+	Last bool `avro:"last" json:"last,omitempty"`
 	// Withdrawn: it is not needed any more; the rest below is empty.
 	Withdrawn bool `avro:"withdrawn" json:"withdrawn,omitempty"`
 	// Key is the same for all attempts: what has it is done once.
@@ -97,6 +108,8 @@ func (o *Order) Input() (Input, bool) {
 
 // Report is how far a command is, each time that it is further.
 type Report struct {
+	// Key of its entity (canonical.EntityKey).
+	Key  string           `avro:"key" json:"key"`
 	Saga Saga             `avro:"saga" json:"saga"`
 	At   envelope.Instant `avro:"at" json:"at"`
 	// Escalated: a person has to look, from now on.

@@ -150,6 +150,9 @@ type Saga struct {
 	Input   []canonical.Named `avro:"input" json:"input,omitempty"`
 	// Plan is the fingerprint of the definition that it is carried out by.
 	Plan string `avro:"plan" json:"plan"`
+	// Principal who sent it, and what caused it.
+	Principal string         `avro:"principal" json:"principal"`
+	Cause     envelope.Cause `avro:"cause" json:"cause"`
 	// IfVersion is the version that the entity must have when it begins; 0 if any
 	// will do.
 	IfVersion int64            `avro:"ifVersion" json:"ifVersion,omitempty"`

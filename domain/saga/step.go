@@ -23,6 +23,24 @@ func New(plan *definition.Command, fingerprint, id string, input []canonical.Nam
 	return s
 }
 
+// unmet tells why a saga may not begin on an entity as it is; nil if it may.
+func (s *Saga) unmet(plan *definition.Command, entity Entity, now envelope.Instant) *Reason {
+	if plan.Require == nil {
+		return nil
+	}
+	x := *s
+	x.Entity = entity
+	m := machine{Saga: &x, plan: plan, now: now}
+	holds, err := plan.Require.Holds(m.vars())
+	switch {
+	case err != nil:
+		return &Reason{Kind: failure.KindOf(err), Detail: fmt.Sprintf("what it requires, %s: %v", plan.Require.Source(), err)}
+	case !holds:
+		return &Reason{Kind: failure.Conflict, Detail: fmt.Sprintf("it requires %s, which does not hold for version %d", plan.Require.Source(), entity.Version)}
+	}
+	return nil
+}
+
 // Begin takes the first steps of a saga that was queued, on an entity as it is.
 func (s *Saga) Begin(plan *definition.Command, entity Entity, now envelope.Instant) []Effect {
 	s.Status, s.Began, s.Entity = Running, now, entity
@@ -156,9 +174,12 @@ func (m *machine) attempt(s *Step, p *definition.Step, undo bool) {
 		Step: s.Name, Undo: undo, Attempt: leg.Attempt, Key: m.Key(s.Name, undo), Kind: p.Kind,
 		Connection: p.Connection, Operation: p.Operation, Args: leg.Args, Timeout: p.Timeout,
 	}
+	retry := p.Retry
 	if undo {
 		c.Operation, c.Timeout = p.Undo.Operation, p.Undo.Timeout
+		retry = p.Undo.Retry
 	}
+	c.Last = int(leg.Attempt) >= retry.Attempts
 	m.do(c)
 	m.set(Timer{Attempt, s.Name, undo, leg.Attempt}, c.Timeout)
 }
@@ -281,7 +302,7 @@ func (m *machine) stop(why Reason) {
 			s.Do.Phase = Broken
 		case s.Do.Phase == Asked && p.Kind == definition.Approve:
 			m.clear(s, false)
-			m.do(Withdraw{s.Name, s.Do.Attempt})
+			m.do(Withdraw{Step: s.Name, Attempt: s.Do.Attempt})
 			s.Do.Phase = Broken
 			s.Do.Kind, s.Do.Detail = failure.Conflict, "withdrawn"
 		case s.Do.Phase == Asked && s.Do.Held:
@@ -294,7 +315,7 @@ func (m *machine) stop(why Reason) {
 // waited for like any other.
 func (m *machine) withdraw(s *Step, p *definition.Step) {
 	s.Do.Held = false
-	m.do(Withdraw{s.Name, s.Do.Attempt})
+	m.do(Withdraw{s.Name, s.Do.Attempt, p.Connection})
 	m.set(Timer{Attempt, s.Name, false, s.Do.Attempt}, p.Timeout)
 }
 
@@ -359,7 +380,9 @@ func (m *machine) backward() {
 			s.Undo.Phase = Skipped
 			continue
 		}
-		args, err := evaluate(p.Undo.With, m.vars())
+		vars := m.vars()
+		vars["args"] = members(s.Do.Args)
+		args, err := evaluate(p.Undo.With, vars)
 		if err != nil {
 			s.Undo.Phase, s.Undo.Kind, s.Undo.Detail = Broken, failure.KindOf(err), err.Error()
 			m.end(CompensationFailed)

@@ -15,7 +15,7 @@ import (
 
 func domain() *definition.Domain {
 	return &definition.Domain{Name: "shop", Fingerprint: "f1", Resources: []*definition.Resource{{
-		Name: "customer", Commands: []*definition.Command{{Name: "Suspend", Input: []*definition.Parameter{
+		Name: "customer", Commands: []*definition.Command{{Name: "Suspend", Fingerprint: "f1", Input: []*definition.Parameter{
 			{Name: "reason", Type: canonical.Type{Kind: canonical.KindString}, Required: true},
 		}}},
 	}}}

@@ -20,36 +20,31 @@ import (
 // Station is the orchestrate station of one domain. Its state is a lane for each
 // entity (*saga.Lane).
 type Station struct {
-	plans                              saga.Plans
-	asks, requests, reports, refreshes string
+	domain                   string
+	plans                    saga.Plans
+	asks, reports, refreshes string
 }
 
 var _ processors.Waker = (*Station)(nil)
 
-// New makes the orchestrate station of a domain. versions are the definitions of
-// the domain by which its sagas are carried out: that of now, and those before
-// under which some of them began.
-func New(domain string, versions ...*definition.Domain) *Station {
-	return &Station{
-		plans: plans(versions), asks: topology.Asks(domain), requests: topology.Requests(domain),
-		reports: topology.Reports(domain), refreshes: topology.Refreshes(domain),
-	}
+// New makes the orchestrate station of a domain. plans gives the plans by which
+// its sagas are carried out: those of now, and those before under which some of
+// them began.
+func New(domain string, plans saga.Plans) *Station {
+	return &Station{domain: domain, plans: plans, asks: topology.Asks(domain), reports: topology.Reports(domain), refreshes: topology.Refreshes(domain)}
 }
 
-// plans finds commands by name and by the fingerprint of their definition.
-func plans(versions []*definition.Domain) saga.Plans {
-	type key struct{ command, fingerprint string }
-	known := map[key]*definition.Command{}
+// Plans gives the plans of definitions.
+func Plans(versions ...*definition.Domain) saga.Plans {
+	known := map[string]*definition.Command{}
 	for _, d := range versions {
-		for _, r := range d.Resources {
-			for _, c := range r.Commands {
-				known[key{c.Name, d.Fingerprint}] = c
-			}
+		for _, c := range d.Commands() {
+			known[c.Fingerprint] = c
 		}
 	}
 	return func(command, fingerprint string) (*definition.Command, bool) {
-		c, ok := known[key{command, fingerprint}]
-		return c, ok
+		c, ok := known[fingerprint]
+		return c, ok && c.Name == command
 	}
 }
 
@@ -92,7 +87,7 @@ func (s *Station) submit(lane *saga.Lane, i *command.Intent, now envelope.Instan
 		return saga.Turn{}, failure.New(failure.Transient, "carry out", i.ID, "the definition %s of command %s is not known here", i.Plan, i.Command.Name)
 	}
 	x := saga.New(plan, i.Plan, i.ID, i.Values, now)
-	x.IfVersion = i.Command.IfVersion
+	x.IfVersion, x.Principal, x.Cause = i.Command.IfVersion, i.Command.Principal, i.Command.Cause
 	return lane.Submit(x, s.plans, now)
 }
 
@@ -125,11 +120,15 @@ func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envel
 		switch e := a.Effect.(type) {
 		case saga.Call:
 			r.Step, r.Undo, r.Attempt, r.Key, r.Kind = e.Step, e.Undo, e.Attempt, e.Key, e.Kind
-			r.Connection, r.Operation, r.Args, r.Timeout = e.Connection, e.Operation, e.Args, e.Timeout
-			emit(s.requests, key, r)
+			r.Connection, r.Operation, r.Args, r.Timeout, r.Last = e.Connection, e.Operation, e.Args, e.Timeout, e.Last
+			if e.Kind == definition.Call { // who approves reads the report
+				emit(topology.Calls(s.domain, e.Connection), key, r)
+			}
 		case saga.Withdraw:
-			r.Step, r.Attempt, r.Withdrawn = e.Step, e.Attempt, true
-			emit(s.requests, key, r)
+			if e.Connection != "" {
+				r.Step, r.Attempt, r.Connection, r.Withdrawn = e.Step, e.Attempt, e.Connection, true
+				emit(topology.Calls(s.domain, e.Connection), key, r)
+			}
 		case saga.Refresh:
 			emit(s.refreshes, key, &saga.Ask{At: now})
 		case saga.Escalate:
@@ -137,7 +136,7 @@ func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envel
 		}
 	}
 	for _, x := range turn.Changed {
-		report := &saga.Report{Saga: *x, At: now, Escalated: escalated[x]}
+		report := &saga.Report{Key: key, Saga: *x, At: now, Escalated: escalated[x]}
 		report.Saga.Entity.Fields = nil // those of its entity are told elsewhere
 		emit(s.reports, x.ID, report)
 	}

@@ -38,8 +38,8 @@ func shop(fingerprint string) *definition.Domain {
 		}
 		return s
 	}
-	return &definition.Domain{Name: "shop", Fingerprint: fingerprint, Resources: []*definition.Resource{{Name: "customer", Commands: []*definition.Command{{
-		Name: "Suspend", Deadline: time.Minute, Confirm: definition.Confirmation{If: suspended{}, Within: 5 * time.Second},
+	return &definition.Domain{Name: "shop", Resources: []*definition.Resource{{Name: "customer", Commands: []*definition.Command{{
+		Name: "Suspend", Fingerprint: fingerprint, Deadline: time.Minute, Confirm: definition.Confirmation{If: suspended{}, Within: 5 * time.Second},
 		Stages: [][]*definition.Step{{step("billing", true)}, {step("crm", false)}},
 	}}}}}
 }
@@ -111,6 +111,9 @@ func (w *town) perform(key string, effects processors.Effects) {
 				w.send(20*time.Millisecond, key, &saga.Snapshot{Entity: w.entity(key)})
 			}
 		case *saga.Request:
+			if e.Stream != "shop.calls."+v.Connection {
+				w.t.Fatalf("a call of %s goes to %s", v.Connection, e.Stream)
+			}
 			w.call(key, v)
 		case *saga.Report:
 			if e.Key != v.Saga.ID {
@@ -228,7 +231,7 @@ func TestCommandsComeToAnEnd(t *testing.T) {
 	seen := map[saga.Status]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		w := &town{
-			t: t, station: orchestrate.New("shop", shop("f1")), tables: map[string][]byte{}, now: 1_000_000_000, version: map[string]int64{}, state: map[string]string{},
+			t: t, station: orchestrate.New("shop", orchestrate.Plans(shop("f1"))), tables: map[string][]byte{}, now: 1_000_000_000, version: map[string]int64{}, state: map[string]string{},
 			done: map[string]string{}, reports: map[string]*saga.Report{}, finals: map[string]int{},
 		}
 		w.outcome = func() (failure.Kind, bool) {
@@ -281,7 +284,7 @@ func TestCommandsComeToAnEnd(t *testing.T) {
 // What is not about a command leaves no trace: most changes are of entities that
 // nobody has a command for.
 func TestOthersLeaveNoTrace(t *testing.T) {
-	s := orchestrate.New("shop", shop("f1"))
+	s := orchestrate.New("shop", orchestrate.Plans(shop("f1")))
 	for _, v := range []any{nil, &event.Change{Version: 7}, &saga.Snapshot{}, &saga.Answer{Saga: "cmd-1", Step: "crm", Attempt: 1}, &saga.Order{Saga: "cmd-1", Kind: saga.OrderCancel}} {
 		effects, err := s.Step(nil, processors.Record{Key: "default/customer/C1", Value: v, Time: 5})
 		if err != nil || effects.State != nil || len(effects.Emit) > 0 {
@@ -298,7 +301,7 @@ func TestVersionsOfDefinitions(t *testing.T) {
 	for _, c := range []struct {
 		station *orchestrate.Station
 		ok      bool
-	}{{orchestrate.New("shop", shop("newer"), shop("older")), true}, {orchestrate.New("shop", shop("newer")), false}} {
+	}{{orchestrate.New("shop", orchestrate.Plans(shop("newer"), shop("older"))), true}, {orchestrate.New("shop", orchestrate.Plans(shop("newer"))), false}} {
 		effects, err := c.station.Step(nil, processors.Record{Key: "default/customer/C1", Value: i, Time: 5})
 		var f *failure.Error
 		if c.ok != (err == nil && effects.State != nil) || !c.ok && (!errors.As(err, &f) || f.Kind != failure.Transient) {
@@ -308,7 +311,7 @@ func TestVersionsOfDefinitions(t *testing.T) {
 }
 
 func TestUnknownOrder(t *testing.T) {
-	s := orchestrate.New("shop", shop("f1"))
+	s := orchestrate.New("shop", orchestrate.Plans(shop("f1")))
 	_, err := s.Step(&saga.Lane{}, processors.Record{Key: "k", Value: &saga.Order{Saga: "cmd-1", Kind: "explode"}})
 	if err == nil || !strings.Contains(err.Error(), `"explode"`) {
 		t.Errorf("%v", err)
