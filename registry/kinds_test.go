@@ -25,20 +25,20 @@ func (lenient) Open(*definition.Source, connectors.Secrets) (connectors.Connecto
 	return silent{}, nil
 }
 
-func lenientKinds() []connectors.Kind {
+func lenientKinds() connectors.Kinds {
 	kinds := testKinds()
-	for i, k := range kinds {
-		kinds[i] = lenient{k}
+	for i, k := range kinds.Sources {
+		kinds.Sources[i] = lenient{k}
 	}
 	return kinds
 }
 
-func testKinds() []connectors.Kind {
-	return []connectors.Kind{
+func testKinds() connectors.Kinds {
+	return connectors.Kinds{Backends: []connectors.BackendKind{backend{}}, Sources: []connectors.Kind{
 		kind{"webhook", []string{"body", "headers", "event"}},
 		kind{"cdc", []string{"op", "before", "after", "row", "key", "table", "source", "ts", "deleted", "sequence"}},
 		kind{"file", []string{"row", "file"}},
-	}
+	}}
 }
 
 func (k kind) Name() string { return k.name }
@@ -100,3 +100,34 @@ func (k kind) Open(src *definition.Source, secrets connectors.Secrets) (connecto
 type silent struct{}
 
 func (silent) Decode(*journal.Entry) ([]connectors.Record, error) { return nil, nil }
+
+// backend is a kind of back end with one setting of a connection and one of an
+// operation.
+type backend struct{ connectors.BackendKind }
+
+func (backend) Name() string { return "test" }
+func (backend) Settings() []connectors.Setting {
+	return []connectors.Setting{{Key: "url"}}
+}
+func (backend) OperationSettings() []connectors.Setting {
+	return []connectors.Setting{{Key: "path"}}
+}
+func (backend) Connect(c *definition.Connection, o connectors.Options) (connectors.Backend, error) {
+	var wrong connectors.SettingErrors
+	for k := range c.Settings {
+		if k != "url" {
+			wrong = append(wrong, connectors.SettingError{Key: k, Found: "an unknown setting", Expected: "no such setting; one of url"})
+		}
+	}
+	for _, op := range c.Operations {
+		if path, ok := op.Settings["path"].(string); ok {
+			if _, err := o.Compile(path, "args"); err != nil {
+				wrong = append(wrong, connectors.SettingError{Key: "operations." + op.Name + ".path", Found: path, Expected: "an expression: " + err.Error()})
+			}
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	return nil, nil
+}

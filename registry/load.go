@@ -44,12 +44,15 @@ func (l *loader) load(text []byte) *definition.Domain {
 	}
 	resources, hasResources := o.need("resources", "at least one resource")
 	sources, hasSources := o.need("sources", "at least one source")
-	l.commands(o)
+	links, hasConnections := o.get("connections")
 	o.close()
 	if hasSources && sources.node.Kind == kindMapping {
 		for i := 0; i+1 < len(sources.node.Content); i += 2 {
 			l.sources = append(l.sources, sources.node.Content[i].Value)
 		}
+	}
+	if hasConnections {
+		l.connections(links)
 	}
 	if hasResources {
 		l.resources(resources)
@@ -58,20 +61,10 @@ func (l *loader) load(text []byte) *definition.Domain {
 		l.readSources(sources)
 	}
 	l.checkPromises()
+	l.derive()
 	slices.SortFunc(l.domain.Resources, func(a, b *definition.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(l.domain.Sources, func(a, b *definition.Source) int { return cmp.Compare(a.Name, b.Name) })
 	return l.domain
-}
-
-// commands are declared in the same place by a later version.
-func (l *loader) commands(o *object) {
-	for _, m := range o.members {
-		if m.name == "commands" {
-			l.report(m.key, "commands", "no such key: commands are not supported by this version")
-			o.members = slices.DeleteFunc(o.members, func(m member) bool { return m.name == "commands" })
-			return
-		}
-	}
 }
 
 // resources reads the key resources.
@@ -103,7 +96,7 @@ func (l *loader) resourceNamed(name string) *definition.Resource {
 
 // resource reads one resource.
 func (l *loader) resource(m member, events map[string]place) *definition.Resource {
-	o, ok := l.object(m.value, "a resource: a mapping with the keys identity, fields, lifecycle, events")
+	o, ok := l.object(m.value, "a resource: a mapping with the keys identity, fields, lifecycle, events, commands")
 	if !ok {
 		return nil
 	}
@@ -113,7 +106,7 @@ func (l *loader) resource(m member, events map[string]place) *definition.Resourc
 	lifecycle, hasLifecycle := o.get("lifecycle")
 	groups, hasGroups := o.get("groups")
 	rules, hasEvents := o.get("events")
-	l.commands(o)
+	commands, hasCommands := o.get("commands")
 	o.close()
 
 	var machine *machine
@@ -140,6 +133,9 @@ func (l *loader) resource(m member, events map[string]place) *definition.Resourc
 	}
 	if hasEvents {
 		l.events(rules, r, events)
+	}
+	if hasCommands {
+		l.commands(commands, r)
 	}
 	return r
 }

@@ -20,8 +20,9 @@ import (
 // loader reads one file and collects the problems in it.
 type loader struct {
 	file     string
-	kinds    []connectors.Kind
+	kinds    connectors.Kinds
 	problems Problems
+	lines    []string // of the file
 	scopes   map[string]*expression.Scope
 	// sources that are declared, known before anything refers to them.
 	sources []string
@@ -31,6 +32,10 @@ type loader struct {
 	// broken sources have problems of their own, so that what they map is
 	// not known.
 	broken map[string]bool
+	// named commands, with their lines, and by whom fields are written.
+	named       map[string]int
+	writers     []updates
+	derivations []derivation
 }
 
 // maxProblems after which a file is not read any further.
@@ -71,6 +76,7 @@ var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
 // document parses the text; ok is false if there is nothing to go on with.
 func (l *loader) document(text []byte) (place, bool) {
+	l.lines = strings.Split(string(text), "\n")
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	err := decoder.Decode(&doc)
@@ -159,6 +165,10 @@ func (l *loader) object(p place, expected string) (*object, bool) {
 			l.report(place{k, p.key}, describe(k)+" as a key", "a name")
 			continue
 		}
+		if p.node.Style&yaml.FlowStyle != 0 && l.marked(k) {
+			l.report(place{k, p.key}, "?"+k.Value+" between braces, where YAML takes the ? for its own", `it in quotes: "?`+k.Value+`"`)
+			continue
+		}
 		m := member{k.Value, p.in(k.Value, k), p.in(k.Value, v)}
 		if line, twice := seen[k.Value]; twice {
 			l.report(m.key, "the key a second time, first in line "+strconv.Itoa(line), "each key once")
@@ -168,6 +178,15 @@ func (l *loader) object(p place, expected string) (*object, bool) {
 		o.members = append(o.members, m)
 	}
 	return o, true
+}
+
+// marked tells whether a question mark stands before a key, which is not part of
+// it then.
+func (l *loader) marked(k *yaml.Node) bool {
+	if k.Line < 1 || k.Line > len(l.lines) || k.Column < 2 || k.Column-2 >= len(l.lines[k.Line-1]) {
+		return false
+	}
+	return l.lines[k.Line-1][k.Column-2] == '?'
 }
 
 // get takes a key; ok is false if it is not there.

@@ -31,7 +31,7 @@ const MaxFileBytes = 4 << 20
 // Load reads the definition in one file. kinds are the kinds of connector that
 // its sources may have. Wrong definitions give Problems; a file that cannot be
 // read gives the error of the file system.
-func Load(fsys fs.FS, name string, kinds []connectors.Kind) (*definition.Domain, error) {
+func Load(fsys fs.FS, name string, kinds connectors.Kinds) (*definition.Domain, error) {
 	info, err := fs.Stat(fsys, name)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func Load(fsys fs.FS, name string, kinds []connectors.Kind) (*definition.Domain,
 }
 
 // Parse reads a definition from its text; file names it in problems.
-func Parse(file string, text []byte, kinds []connectors.Kind) (*definition.Domain, error) {
+func Parse(file string, text []byte, kinds connectors.Kinds) (*definition.Domain, error) {
 	l := &loader{file: file, kinds: kinds}
 	d := l.load(text)
 	if len(l.problems) > 0 {
@@ -68,7 +68,7 @@ func Fingerprint(text []byte) string {
 // LoadDir reads every definition (*.yaml, *.yml) in a folder, not in those
 // below it, and checks that they can run together. The domains are sorted by
 // name. A folder without definitions is an error.
-func LoadDir(fsys fs.FS, dir string, kinds []connectors.Kind) ([]*definition.Domain, error) {
+func LoadDir(fsys fs.FS, dir string, kinds connectors.Kinds) ([]*definition.Domain, error) {
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
 		return nil, err
@@ -138,6 +138,6 @@ func Together(domains []*definition.Domain) error {
 }
 
 // Embedded gives the sample domains that are part of the program.
-func Embedded(kinds []connectors.Kind) ([]*definition.Domain, error) {
+func Embedded(kinds connectors.Kinds) ([]*definition.Domain, error) {
 	return LoadDir(schemas.Domains, "domains", kinds)
 }

@@ -32,7 +32,7 @@ func TestWrongSettings(t *testing.T) {
 	goldens(t, "testdata/settings", 1, builtin.Kinds())
 }
 
-func goldens(t *testing.T, dir string, atLeast int, kinds []connectors.Kind) {
+func goldens(t *testing.T, dir string, atLeast int, kinds connectors.Kinds) {
 	t.Helper()
 	files, err := filepath.Glob(dir + "/*.yaml")
 	if err != nil || len(files) < atLeast {

@@ -38,14 +38,14 @@ func (l *loader) source(m member) *definition.Source {
 	}
 	s := &definition.Source{Name: m.name, Doc: o.doc()}
 	var kind connectors.Kind
-	names := make([]string, len(l.kinds))
-	for i, k := range l.kinds {
+	names := make([]string, len(l.kinds.Sources))
+	for i, k := range l.kinds.Sources {
 		names[i] = k.Name()
 	}
 	if p, ok := o.need("connector", "a kind of connector: "+strings.Join(names, ", ")); ok {
 		if s.Connector, ok = l.text(p, "a kind of connector"); ok {
 			if i := slices.Index(names, s.Connector); i >= 0 {
-				kind = l.kinds[i]
+				kind = l.kinds.Sources[i]
 			} else {
 				l.suggest(p, "unknown connector "+quote(s.Connector), "one of "+strings.Join(names, ", "), suggest(s.Connector, names))
 			}

@@ -102,7 +102,7 @@ func unreadable(path string, err error) error {
 // follows gives the topics that a source is read from. Connectors tell it
 // without their secrets, since describing must work where there are none.
 func follows(s *definition.Source) []string {
-	for _, k := range builtin.Kinds() {
+	for _, k := range builtin.Kinds().Sources {
 		if k.Name() != s.Connector {
 			continue
 		}

@@ -16,8 +16,8 @@ import (
 )
 
 // Kinds gives every kind, sorted by name.
-func Kinds() []connectors.Kind {
-	return []connectors.Kind{cdc.Kind{}, file.Kind{}, webhook.Kind{}}
+func Kinds() connectors.Kinds {
+	return connectors.Kinds{Sources: []connectors.Kind{cdc.Kind{}, file.Kind{}, webhook.Kind{}}}
 }
 
 // Open opens every source of a domain by its connector's kind. All sources are
@@ -25,7 +25,7 @@ func Kinds() []connectors.Kind {
 func Open(d *definition.Domain, secrets connectors.Secrets) (map[string]connectors.Connector, error) {
 	kinds := map[string]connectors.Kind{}
 	names := []string{}
-	for _, k := range Kinds() {
+	for _, k := range Kinds().Sources {
 		kinds[k.Name()] = k
 		names = append(names, k.Name())
 	}

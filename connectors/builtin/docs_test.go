@@ -29,7 +29,7 @@ A source of a domain names its connector and gives it settings. The connector ve
 		}
 		return "`" + s + "`"
 	}
-	for _, k := range builtin.Kinds() {
+	for _, k := range builtin.Kinds().Sources {
 		fmt.Fprintf(&b, "## %s\n\n%s\n\n", k.Name(), k.Doc())
 		b.WriteString("| setting | form | default | |\n|---|---|---|---|\n")
 		for _, s := range k.Settings() {

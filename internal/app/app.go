@@ -213,7 +213,7 @@ func instance(dir string) (string, error) {
 // openSources opens the connector of every source.
 func openSources(domains []*definition.Domain, secrets connectors.Secrets) ([]*door.Intake, error) {
 	kinds := map[string]connectors.Kind{}
-	for _, k := range builtin.Kinds() {
+	for _, k := range builtin.Kinds().Sources {
 		kinds[k.Name()] = k
 	}
 	var out []*door.Intake

@@ -17,6 +17,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 
+	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 )
@@ -180,4 +181,22 @@ func isMissing(v ref.Val) bool {
 	text := e.Error()
 	return errors.Is(e, definition.ErrMissing) || strings.HasPrefix(text, "no such key: ") ||
 		strings.HasPrefix(text, "index out of bounds: ") || strings.HasPrefix(text, "no such attribute(s): ")
+}
+
+// Compile compiles an expression over variables of any form that gives any
+// value. The error says what was found and what was expected.
+func Compile(text string, variables ...string) (definition.Expr, error) {
+	vs := make([]Variable, len(variables))
+	for i, v := range variables {
+		vs[i].Name = v
+	}
+	s, err := NewScope(vs...)
+	if err != nil {
+		return nil, err
+	}
+	x, wrong := s.Compile(text, Value(canonical.Type{Kind: canonical.KindJSON}))
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("found %s, expected %s", wrong[0].Found, wrong[0].Expected)
+	}
+	return x, nil
 }

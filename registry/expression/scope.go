@@ -20,6 +20,9 @@ type Variable struct {
 	// Members are the only members that the variable has; nil if they are
 	// not known before a record arrives.
 	Members []string
+	// Within are the only members of some of the members; nil if they are not
+	// known either.
+	Within map[string][]string
 	// List says that the variable is a list of maps.
 	List bool
 	// Names says that the variable is a list of some of these names; nil if
@@ -269,14 +272,23 @@ func (s *Scope) members(a *ast.AST) []Mistake {
 			return
 		}
 		i := slices.IndexFunc(s.variables, func(v Variable) bool { return v.Name == p[0] })
-		if i < 0 || s.variables[i].Members == nil || s.variables[i].List || slices.Contains(s.variables[i].Members, p[1]) || len(p) > 2 {
-			return // of a longer path the part of length two is visited as well
+		if i < 0 || s.variables[i].List || len(p) > 3 {
+			return // of a longer path its beginnings are visited as well
 		}
+		known := s.variables[i].Members
+		if len(p) == 3 {
+			known = s.variables[i].Within[p[1]]
+		}
+		last := len(p) - 1
+		if known == nil || slices.Contains(known, p[last]) {
+			return
+		}
+		of := strings.Join(p[:last], ".")
 		loc := a.SourceInfo().GetStartLocation(e.ID())
 		out = append(out, Mistake{
 			Line: loc.Line(), Column: loc.Column() + 1,
-			Found: p[0] + "." + p[1], Expected: "a member of " + p[0] + ": " + strings.Join(s.variables[i].Members, ", "),
-			Name: p[1], Candidates: s.variables[i].Members,
+			Found: strings.Join(p, "."), Expected: "a member of " + of + ": " + orNone(known),
+			Name: p[last], Candidates: known,
 		})
 	}))
 	return out
@@ -399,4 +411,11 @@ func multiplies(a *ast.AST) bool {
 		}
 	}))
 	return found
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "(there is none)"
+	}
+	return strings.Join(names, ", ")
 }

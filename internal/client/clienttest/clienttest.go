@@ -80,8 +80,8 @@ func serve(fixtures []string) (http.Handler, error) {
 		c.Domains = append(c.Domains, k.domain)
 		for _, s := range d.Sources {
 			kinds := builtin.Kinds()
-			i := slices.IndexFunc(kinds, func(k connectors.Kind) bool { return k.Name() == s.Connector })
-			opened, err := kinds[i].Open(s, registry.Placeholders)
+			i := slices.IndexFunc(kinds.Sources, func(k connectors.Kind) bool { return k.Name() == s.Connector })
+			opened, err := kinds.Sources[i].Open(s, registry.Placeholders)
 			if err != nil {
 				return nil, err
 			}

@@ -17,7 +17,7 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
-func kinds() []connectors.Kind {
+func kinds() connectors.Kinds {
 	return builtin.Kinds()
 }
 

@@ -22,7 +22,7 @@ func Golden(fixture string) string {
 // result with its golden file. The diff is empty if they are equal. With
 // rewrite the golden file is written anew, and the diff tells what changed in
 // it. Without a golden file everything is new.
-func Check(fixture string, domains []*definition.Domain, kinds []connectors.Kind, rewrite bool) (diff string, err error) {
+func Check(fixture string, domains []*definition.Domain, kinds connectors.Kinds, rewrite bool) (diff string, err error) {
 	text, err := os.ReadFile(fixture)
 	if err != nil {
 		return "", err

@@ -59,7 +59,7 @@ type runner struct {
 
 // Run plays a fixture. The error is about the fixture or the settings of a
 // source; deliveries that fail are part of the result, as dead letters.
-func Run(d *definition.Domain, kinds []connectors.Kind, f *Fixture) (*Result, error) {
+func Run(d *definition.Domain, kinds connectors.Kinds, f *Fixture) (*Result, error) {
 	r := &runner{
 		domain: d, intakes: map[string]*door.Intake{}, tenant: f.Tenant,
 		tables: map[string]map[string][]byte{}, schemas: map[string]*avro.Schema{},
@@ -69,11 +69,11 @@ func Run(d *definition.Domain, kinds []connectors.Kind, f *Fixture) (*Result, er
 	}
 	cs := map[string]connectors.Connector{}
 	for _, s := range d.Sources {
-		i := slices.IndexFunc(kinds, func(k connectors.Kind) bool { return k.Name() == s.Connector })
+		i := slices.IndexFunc(kinds.Sources, func(k connectors.Kind) bool { return k.Name() == s.Connector })
 		if i < 0 {
 			return nil, fmt.Errorf("source %s: unknown connector %q", s.Name, s.Connector)
 		}
-		c, err := kinds[i].Open(s, registry.Placeholders)
+		c, err := kinds.Sources[i].Open(s, registry.Placeholders)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.Name, err)
 		}

@@ -79,7 +79,7 @@ func newProduct(t testing.TB, seed uint64, change func(*definition.Domain)) *pro
 	}
 	cs := map[string]connectors.Connector{}
 	for _, s := range d.Sources {
-		for _, k := range builtin.Kinds() {
+		for _, k := range builtin.Kinds().Sources {
 			if k.Name() == s.Connector {
 				c, err := k.Open(s, registry.Placeholders)
 				if err != nil {
