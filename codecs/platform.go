@@ -37,13 +37,15 @@ const (
 	Answer       Record = "Answer"       // *saga.Answer
 	Order        Record = "Order"        // *saga.Order
 	Report       Record = "Report"       // *saga.Report
+	Attempt      Record = "Attempt"      // *run.Attempt
+	Progress     Record = "Progress"     // *run.Progress
 )
 
 // Records lists the platform records in the order of the flow.
 func Records() []Record {
 	return []Record{
 		JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published,
-		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report,
+		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report, Attempt, Progress,
 	}
 }
 
@@ -157,6 +159,10 @@ func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (stri
 		return newStructCodec(rec, readOrder, text, id, lookup)
 	case Report:
 		return newStructCodec(rec, readReport, text, id, lookup)
+	case Attempt:
+		return newStructCodec(rec, readAttempt, text, id, lookup)
+	case Progress:
+		return newStructCodec(rec, readProgress, text, id, lookup)
 	}
 	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
 }

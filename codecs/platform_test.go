@@ -24,6 +24,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/run"
 	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 )
@@ -48,6 +49,8 @@ var goTypes = map[Record]reflect.Type{
 	Answer:       reflect.TypeFor[saga.Answer](),
 	Order:        reflect.TypeFor[saga.Order](),
 	Report:       reflect.TypeFor[saga.Report](),
+	Attempt:      reflect.TypeFor[run.Attempt](),
+	Progress:     reflect.TypeFor[run.Progress](),
 }
 
 // A platform schema and its Go type say the same: the same fields in the same
@@ -258,10 +261,27 @@ func samples() map[Record]any {
 		Request: &saga.Request{
 			Saga: "cmd-1", Command: "SuspendCustomer", Step: "pause", Undo: true, Attempt: 3, Last: true, Withdrawn: true, Key: "cmd-1/pause/undo", Kind: definition.Call,
 			Connection: "billing", Operation: "resume", Args: []canonical.Named{{Name: "id", Value: "7"}}, Timeout: 30 * time.Second,
+			Escalates: true, Masked: []string{"email"}, Cause: envelope.Cause{Correlation: "c"},
 		},
 		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
 		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
 		Report: &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at, Escalated: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401", Wished: true}},
+		Attempt: &run.Attempt{
+			Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 2, Key: "default/customer/C1", Connection: "billing", Operation: "pause", State: run.Failed, At: at,
+			Kind: failure.Transient, Detail: "503", Action: run.Retry, Status: 503, Uncertain: true, Latency: time.Second, Request: "t/0/1", Response: "d:0:1",
+		},
+		Progress: &run.Progress{
+			Report:   &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at},
+			Timeline: []run.Moment{{At: at, Status: saga.Queued}, {At: at, Status: saga.Running, Text: "pause asked"}}, Runs: []run.Run{*sampleRun()}, Last: at,
+		},
+	}
+}
+
+func sampleRun() *run.Run {
+	return &run.Run{
+		ID: "run-1.pause", Step: "pause", Undo: true, First: 1, Connection: "billing", Operation: "pause", State: run.Failed, Began: at, Ended: at,
+		Attempts: []run.Try{{Number: 1, Began: at, Ended: at, Status: 503, Latency: time.Second, Uncertain: true, Request: "t/0/1", Response: "d:0:1",
+			Failure: &run.Failure{ID: "fail-1.pause.1", Kind: failure.Transient, Detail: "503", Action: run.Escalate, At: at, Resolved: at, By: "cmd-1 Failed"}}, {Number: 2}},
 	}
 }
 
@@ -274,7 +294,7 @@ func sampleCommand() *command.Command {
 
 func sampleSaga() *saga.Saga {
 	return &saga.Saga{
-		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Principal: "crm-desk",
+		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Fingerprint: "f", Principal: "crm-desk",
 		Cause: envelope.Cause{Correlation: "c"}, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Round: 2, Stage: 1,
 		Steps: []saga.Step{{
 			Name: "pause", Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},

@@ -6,6 +6,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/run"
 	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/domain/signal"
 )
@@ -276,6 +277,7 @@ func readSaga(r *reader, s *saga.Saga) {
 	readWord(r, &s.Command)
 	readList(r, &s.Input, readNamed)
 	readWord(r, &s.Plan)
+	readText(r, &s.Fingerprint)
 	readWord(r, &s.Principal)
 	readCause(r, &s.Cause)
 	readLong(r, &s.IfVersion)
@@ -334,6 +336,7 @@ func readRequest(r *reader, v *saga.Request) {
 	readBool(r, &v.Undo)
 	readInt(r, &v.Attempt)
 	readBool(r, &v.Last)
+	readBool(r, &v.Escalates)
 	readBool(r, &v.Withdrawn)
 	readText(r, &v.Key)
 	readWord(r, &v.Kind)
@@ -341,6 +344,8 @@ func readRequest(r *reader, v *saga.Request) {
 	readWord(r, &v.Operation)
 	readList(r, &v.Args, readNamed)
 	readLong(r, &v.Timeout)
+	readList(r, &v.Masked, readWord)
+	readCause(r, &v.Cause)
 }
 
 func readAnswer(r *reader, a *saga.Answer) {
@@ -369,4 +374,72 @@ func readReport(r *reader, v *saga.Report) {
 	readSaga(r, &v.Saga)
 	readLong(r, &v.At)
 	readOptional(r, &v.Escalated, readReason)
+}
+
+func readAttempt(r *reader, a *run.Attempt) {
+	readText(r, &a.Saga)
+	readWord(r, &a.Step)
+	readBool(r, &a.Undo)
+	readInt(r, &a.Attempt)
+	readText(r, &a.Key)
+	readWord(r, &a.Connection)
+	readWord(r, &a.Operation)
+	readWord(r, &a.State)
+	readLong(r, &a.At)
+	readWord(r, &a.Kind)
+	readText(r, &a.Detail)
+	readWord(r, &a.Action)
+	readInt(r, &a.Status)
+	readBool(r, &a.Uncertain)
+	readLong(r, &a.Latency)
+	readText(r, &a.Request)
+	readText(r, &a.Response)
+}
+
+func readProgress(r *reader, p *run.Progress) {
+	readOptional(r, &p.Report, readReport)
+	readList(r, &p.Timeline, readMoment)
+	readList(r, &p.Runs, readRun)
+	readLong(r, &p.Last)
+}
+
+func readMoment(r *reader, m *run.Moment) {
+	readLong(r, &m.At)
+	readWord(r, &m.Status)
+	readText(r, &m.Text)
+}
+
+func readRun(r *reader, v *run.Run) {
+	readText(r, &v.ID)
+	readWord(r, &v.Step)
+	readBool(r, &v.Undo)
+	readInt(r, &v.First)
+	readWord(r, &v.Connection)
+	readWord(r, &v.Operation)
+	readWord(r, &v.State)
+	readLong(r, &v.Began)
+	readLong(r, &v.Ended)
+	readList(r, &v.Attempts, readTry)
+}
+
+func readTry(r *reader, t *run.Try) {
+	readInt(r, &t.Number)
+	readLong(r, &t.Began)
+	readLong(r, &t.Ended)
+	readInt(r, &t.Status)
+	readLong(r, &t.Latency)
+	readBool(r, &t.Uncertain)
+	readText(r, &t.Request)
+	readText(r, &t.Response)
+	readOptional(r, &t.Failure, readFailure)
+}
+
+func readFailure(r *reader, f *run.Failure) {
+	readText(r, &f.ID)
+	readWord(r, &f.Kind)
+	readText(r, &f.Detail)
+	readWord(r, &f.Action)
+	readLong(r, &f.At)
+	readLong(r, &f.Resolved)
+	readText(r, &f.By)
 }

@@ -227,7 +227,7 @@ func (l *loader) step(p place, c *definition.Command, r *definition.Resource, kn
 		s.When = l.condition(w, scope)
 	}
 	if w, ok := o.get("with"); ok {
-		s.With = l.arguments(w, scope)
+		s.With = l.arguments(w, scope, c, r)
 	}
 	if d := o.duration("timeout"); d > 0 {
 		s.Timeout = d
@@ -278,7 +278,7 @@ func camel(s string) string {
 
 // arguments reads what a call is given. A leading "?" leaves an argument out if
 // what it is made of is missing.
-func (l *loader) arguments(p place, scope *expression.Scope) []definition.Argument {
+func (l *loader) arguments(p place, scope *expression.Scope, c *definition.Command, r *definition.Resource) []definition.Argument {
 	o, _ := l.object(p, "a mapping of arguments by name")
 	var out []definition.Argument
 	for _, m := range o.members {
@@ -289,12 +289,36 @@ func (l *loader) arguments(p place, scope *expression.Scope) []definition.Argume
 			l.report(m.key, "the argument a second time", "each argument once")
 		}
 		if x := l.expr(m.value, scope, expression.Value(canonical.Type{Kind: canonical.KindJSON})); x != nil {
-			a.Expr = x
+			a.Expr, a.Masked = x, personal(x, c, r)
 			out = append(out, a)
 		}
 	}
 	slices.SortFunc(out, func(a, b definition.Argument) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// personal tells whether an expression reads personal data. Of a plan on its own
+// it is not known which fields are; so all of them are taken for it.
+func personal(x *expression.Expr, c *definition.Command, r *definition.Resource) bool {
+	for _, path := range x.Reads() {
+		switch {
+		case path[0] == "args":
+			return true
+		case len(path) < 2:
+		case path[0] == "input":
+			if i := slices.IndexFunc(c.Input, func(p *definition.Parameter) bool { return p.Name == path[1] }); i >= 0 && c.Input[i].PII != "" {
+				return true
+			}
+		case path[0] != "entity" || path[1] != "fields":
+		case r == nil || len(path) == 2:
+			return true
+		default:
+			if f, ok := r.Field(path[2]); ok && f.PII != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // retry reads how often a failure that may pass is tried again.
@@ -356,7 +380,7 @@ func (l *loader) undo(p place, s *definition.Step, c *definition.Command, r *def
 		operation(x)
 	}
 	if w, ok := o.get("with"); ok {
-		u.With = l.arguments(w, l.sagaScope(c, r, append(slices.Clone(known), s.Name), true))
+		u.With = l.arguments(w, l.sagaScope(c, r, append(slices.Clone(known), s.Name), true), c, r)
 	}
 	if d := o.duration("timeout"); d > 0 {
 		u.Timeout = d

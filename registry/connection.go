@@ -93,11 +93,12 @@ func (l *loader) limits(o *object) definition.Limits {
 	if !ok {
 		return out
 	}
-	x, ok := l.object(p, "a mapping with the keys concurrency, rate, failures, pause")
+	x, ok := l.object(p, "a mapping with the keys concurrency, rate, ordered, failures, pause")
 	if !ok {
 		return out
 	}
 	out.Concurrency = x.number("concurrency", out.Concurrency, 1, 1000)
+	out.Ordered = x.flag("ordered")
 	out.Failures = x.number("failures", out.Failures, 1, 1000)
 	if d := x.duration("pause"); d > 0 {
 		out.Pause = d

@@ -34,6 +34,16 @@ func (t *Topology) Text(w io.Writer) error {
 			}
 			fmt.Fprintf(tw, "\twrites\t%s\n", strings.Join(append(append([]string(nil), g.Outputs...), g.DeadLetters), ", "))
 		}
+		for _, x := range t.Executors {
+			if x.Domain == d {
+				fmt.Fprintf(tw, "  executor\t%s\t%s\n\treads\t%s\n", x.Name, x.Doc, x.Calls)
+				writes := []string{x.Answers, x.Attempts}
+				if x.Journal != "" {
+					writes = append(writes, x.Journal)
+				}
+				fmt.Fprintf(tw, "\twrites\t%s\n", strings.Join(writes, ", "))
+			}
+		}
 		for _, v := range t.Views {
 			if v.Domain == d {
 				fmt.Fprintf(tw, "  view\t%s\tof %s: %s\n", v.Name, v.Topic, v.Doc)

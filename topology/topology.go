@@ -42,6 +42,19 @@ const (
 	Change       Record = "Change"
 	Published    Record = "Published"
 	Outcome      Record = "Outcome"
+	Command      Record = "Command"
+	Admission    Record = "Admission"
+	Intent       Record = "Intent"
+	Plan         Record = "Plan"
+	Lane         Record = "Lane"
+	Ask          Record = "Ask"
+	Snapshot     Record = "Snapshot"
+	Request      Record = "Request"
+	Answer       Record = "Answer"
+	Order        Record = "Order"
+	Report       Record = "Report"
+	Attempt      Record = "Attempt"
+	Progress     Record = "Progress"
 	PublicEvent  Record = "PublicEvent"
 	ControlEntry Record = "ControlEntry"
 	Foreign      Record = "Foreign"
@@ -122,12 +135,28 @@ type Feed struct {
 	Journal string   `json:"journal"`
 }
 
+// Executor makes the calls to one connection, outside of transactions.
+type Executor struct {
+	// Name of the consumer group.
+	Name       string `json:"name"`
+	Domain     string `json:"domain"`
+	Connection string `json:"connection"`
+	// Calls it reads, Answers and Attempts it writes, and Journal that what back
+	// ends answer goes into; empty if it does not.
+	Calls    string `json:"calls"`
+	Answers  string `json:"answers"`
+	Attempts string `json:"attempts"`
+	Journal  string `json:"journal,omitempty"`
+	Doc      string `json:"doc"`
+}
+
 // Topology is everything, in the order of the flow.
 type Topology struct {
-	Topics []Topic `json:"topics"`
-	Feeds  []Feed  `json:"feeds"`
-	Groups []Group `json:"groups"`
-	Views  []View  `json:"views"`
+	Topics    []Topic    `json:"topics"`
+	Feeds     []Feed     `json:"feeds"`
+	Groups    []Group    `json:"groups"`
+	Executors []Executor `json:"executors,omitempty"`
+	Views     []View     `json:"views"`
 }
 
 // Options of a topology.
@@ -142,12 +171,15 @@ type Options struct {
 	JournalRetention time.Duration
 	// OutcomeRetention is how long it can be asked what became of a delivery.
 	OutcomeRetention time.Duration
+	// CommandRetention is how long it can be asked what became of a command, and
+	// how long its idempotency key is remembered.
+	CommandRetention time.Duration
 }
 
 // Defaults for development: a window that outlasts the longest retry schedule
 // of a webhook sender (Standard Webhooks: about three and a half days).
 func Defaults() Options {
-	return Options{Partitions: 4, Replication: -1, DedupeWindow: 7 * 24 * time.Hour, OutcomeRetention: 7 * 24 * time.Hour}
+	return Options{Partitions: 4, Replication: -1, DedupeWindow: 7 * 24 * time.Hour, OutcomeRetention: 7 * 24 * time.Hour, CommandRetention: 30 * 24 * time.Hour}
 }
 
 // Names of a domain's topics and groups.
@@ -167,6 +199,7 @@ func Plans(domain string) string       { return domain + ".plans" }
 func Answers(domain string) string     { return domain + ".answers" }
 func Orders(domain string) string      { return domain + ".orders" }
 func Reports(domain string) string     { return domain + ".reports" }
+func Attempts(domain string) string    { return domain + ".attempts" }
 func Refreshes(domain string) string   { return domain + ".refreshes" }
 
 // Calls gives the topic of the calls to a connection.
@@ -180,10 +213,14 @@ func TableName(domain, station string) string { return GroupName(domain, station
 
 // The stations in the order of the flow.
 const (
-	Inbox   = "inbox"
-	Resolve = "resolve"
-	Merge   = "merge"
-	Publish = "publish"
+	Inbox       = "inbox"
+	Resolve     = "resolve"
+	Merge       = "merge"
+	Publish     = "publish"
+	Admit       = "admit"
+	Orchestrate = "orchestrate"
+	Execute     = "execute"
+	Track       = "track"
 )
 
 // Follows tells which external topics a source reads; nil if it reads none.
@@ -274,8 +311,17 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	}
 	group(Inbox, []string{journal.Name}, seen.Name, []string{signals.Name, outcomes.Name}, "drops duplicates, normalises deliveries into signals")
 	group(Resolve, []string{signals.Name}, "", []string{facts.Name, outcomes.Name}, "finds the entity a signal speaks of")
-	group(Merge, []string{facts.Name}, entities.Name, []string{changes.Name, outcomes.Name}, "decides field by field whose word counts; the only writer of canonical state")
+	commands := len(d.Commands()) > 0
+	mergeIn, mergeOut := []string{facts.Name}, []string{changes.Name, outcomes.Name}
+	if commands {
+		mergeIn, mergeOut = append(mergeIn, Asks(n)), append(mergeOut, Snapshots(n))
+	}
+	group(Merge, mergeIn, entities.Name, mergeOut, "decides field by field whose word counts; the only writer of canonical state")
 	group(Publish, []string{changes.Name}, published.Name, []string{events.Name}, "publishes the domain events of each change, once")
+
+	if commands {
+		t.addCommands(d, o, topic, group)
+	}
 
 	t.Views = append(t.Views,
 		View{Name: n + ".entities", Domain: n, Topic: entities.Name, Doc: "canonical entities by id, and by the declared filter fields"},
@@ -283,6 +329,52 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 		View{Name: n + ".outcomes", Domain: n, Topic: outcomes.Name, Doc: "what became of each delivery"},
 		View{Name: n + ".deadletters", Domain: n, Topic: dead.Name, Doc: "dead letters with their reasons"},
 	)
+}
+
+// addCommands declares what carries out the commands of a domain.
+func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name string, kind Kind, rec Record, key, doc string) Topic, group func(station string, inputs []string, table string, outputs []string, doc string)) {
+	n := d.Name
+	const entity = "tenant/resource/entity id"
+	const day, week = 24 * time.Hour, 7 * 24 * time.Hour
+	kept := func(t Topic, retention time.Duration) Topic {
+		t.Retention, t.Compact = retention, t.Kind == Table
+		return t
+	}
+	commands := kept(topic(Commands(n), Stream, Command, "command id; anything else is written again under it", "commands as they were sent, over HTTP or by any producer"), o.CommandRetention)
+	commands.Derived, commands.Public = false, true
+	admitted := kept(topic(TableName(n, Admit), Table, Admission, "command id", "which command was first with its idempotency key"), o.CommandRetention)
+	intents := kept(topic(Intents(n), Stream, Intent, entity, "commands that are to be carried out"), week)
+	plans := kept(topic(Plans(n), Table, Plan, "fingerprint", "every definition of a command that one may be carried out by"), 0)
+	plans.Derived, plans.Partitions = false, 1
+	asks := kept(topic(Asks(n), Stream, Ask, entity, "who carries out a command asks for its entity"), day)
+	snapshots := kept(topic(Snapshots(n), Stream, Snapshot, entity, "entities that were asked for"), day)
+	answers := kept(topic(Answers(n), Stream, Answer, entity, "what became of calls"), week)
+	orders := kept(topic(Orders(n), Stream, Order, entity, "what people want of commands under way: cancel, retry, abandon, approve, refuse"), week)
+	lanes := kept(topic(TableName(n, Orchestrate), Table, Lane, entity, "commands under way on each entity, with their timers"), 0)
+	reports := kept(topic(Reports(n), Stream, Report, "command id", "each step of a command"), o.CommandRetention)
+	attempts := kept(topic(Attempts(n), Stream, Attempt, "command id", "each attempt at a call: its beginning and its end"), week)
+	refreshes := kept(topic(Refreshes(n), Stream, Ask, entity, "entities whose sources are to be asked, since a command is not confirmed"), day)
+	progress := kept(topic(TableName(n, Track), Table, Progress, "command id", "how far commands are, with the calls that were made for them"), o.CommandRetention)
+	t.Topics = append(t.Topics, commands, admitted, intents, plans, asks, snapshots)
+	out := []string{asks.Name, reports.Name, refreshes.Name}
+	for _, c := range d.Connections {
+		calls := kept(topic(Calls(n, c.Name), Stream, Request, entity, "what connection "+c.Name+" is asked for"), week)
+		t.Topics = append(t.Topics, calls)
+		out = append(out, calls.Name)
+		x := Executor{
+			Name: GroupName(n, Execute+"."+c.Name), Domain: n, Connection: c.Name, Calls: calls.Name, Answers: answers.Name, Attempts: attempts.Name,
+			Doc: "calls " + c.Name + ", within its limits",
+		}
+		if c.Source != "" {
+			x.Journal = Journal(n)
+		}
+		t.Executors = append(t.Executors, x)
+	}
+	t.Topics = append(t.Topics, answers, attempts, orders, lanes, reports, refreshes, progress)
+	group(Admit, []string{commands.Name}, admitted.Name, []string{commands.Name, intents.Name, reports.Name}, "recognises commands that come again, refuses what is not declared")
+	group(Orchestrate, []string{intents.Name, snapshots.Name, Changes(n), answers.Name, orders.Name}, lanes.Name, out, "carries commands out: sagas over the back ends, one at a time on each entity")
+	group(Track, []string{reports.Name, attempts.Name}, progress.Name, nil, "keeps what is told of commands and calls")
+	t.Views = append(t.Views, View{Name: n + ".commands", Domain: n, Topic: progress.Name, Doc: "commands by id, entity and status; calls and their failures"})
 }
 
 // Topic finds a topic by name.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/touchstone-platform/touchstone/connectors"
 	"github.com/touchstone-platform/touchstone/connectors/builtin"
 )
 
@@ -41,7 +42,25 @@ A source of a domain names its connector and gives it settings. The connector ve
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString(`## What all of them share
+	b.WriteString(`# Back ends that can be asked
+
+A connection of a domain names one of these, and gives it settings and operations, which the steps of commands call; [definition.md](definition.md) tells how.
+
+`)
+	table := func(settings []connectors.Setting) {
+		b.WriteString("| setting | form | default | |\n|---|---|---|---|\n")
+		for _, s := range settings {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Key, cell.Replace(s.Form), cell.Replace(code(s.Default)), cell.Replace(s.Doc))
+		}
+		b.WriteString("\n")
+	}
+	for _, k := range builtin.Kinds().Backends {
+		fmt.Fprintf(&b, "## %s\n\n%s\n\nA connection:\n\n", k.Name(), k.Doc())
+		table(k.Settings())
+		b.WriteString("One of its operations:\n\n")
+		table(k.OperationSettings())
+	}
+	b.WriteString(`# What all of them share
 
 - **Secrets** are references: ` + "`env:NAME`" + ` is an environment variable (use the prefix ` + "`TOUCHSTONE_SECRET_`" + `, which is left to definitions), ` + "`file:/path`" + ` the content of a file. Several can be live at once: to rotate, add the new one, let the sender switch, remove the old one. The journal records the name of the secret that matched, never the secret.
 - **A full row repeats what did not change.** A change stream claims every column with every change, so a field with policy ` + "`latest`" + ` that a change stream feeds goes to the stream with each of them. Use ` + "`priority`" + ` there, or map the column only where it changed.

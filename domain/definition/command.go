@@ -124,6 +124,8 @@ type Argument struct {
 	// Optional: if the expression meets a missing member (ErrMissing), the
 	// argument is left out. It is declared by a leading "?" in the YAML.
 	Optional bool
+	// Masked: it is made of personal data.
+	Masked bool
 }
 
 // Undo is how a step is taken back. Its arguments see what the step's see, the

@@ -54,6 +54,8 @@ type Limits struct {
 	Concurrency int
 	// Rate of calls in a second over all processes; 0 for any.
 	Rate float64
+	// Ordered: calls about the same entity do not overlap.
+	Ordered bool
 	// Failures in a row after which the back end is left alone for Pause; then one
 	// call tries whether it is well again.
 	Failures int

@@ -84,6 +84,11 @@ type Call struct {
 	Timeout               time.Duration
 	// Last: no attempt follows if this one fails.
 	Last bool
+	// Escalates: if it fails for good, a person has to look.
+	Escalates bool
+	// Masked are the names of the arguments that hold personal data.
+	Masked []string
+	Cause  envelope.Cause
 }
 
 // Withdraw takes an approval back that nobody needs any more, or a call that is

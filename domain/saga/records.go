@@ -39,6 +39,8 @@ type Request struct {
 	Attempt int32  `avro:"attempt" json:"attempt"`
 	// Last: no attempt follows if this one fails.
 	Last bool `avro:"last" json:"last,omitempty"`
+	// Escalates: if it fails for good, a person has to look.
+	Escalates bool `avro:"escalates" json:"escalates,omitempty"`
 	// Withdrawn: it is not needed any more; the rest below is empty.
 	Withdrawn bool `avro:"withdrawn" json:"withdrawn,omitempty"`
 	// Key is the same for all attempts: what has it is done once.
@@ -48,6 +50,9 @@ type Request struct {
 	Operation  string              `avro:"operation" json:"operation,omitempty"`
 	Args       []canonical.Named   `avro:"args" json:"args,omitempty"`
 	Timeout    time.Duration       `avro:"timeout" json:"timeout,omitempty"`
+	// Masked are the names of the arguments that hold personal data.
+	Masked []string       `avro:"masked" json:"masked,omitempty"`
+	Cause  envelope.Cause `avro:"cause" json:"cause"`
 }
 
 // Answer is what became of a Request.

@@ -150,6 +150,8 @@ type Saga struct {
 	Input   []canonical.Named `avro:"input" json:"input,omitempty"`
 	// Plan is the fingerprint of the definition that it is carried out by.
 	Plan string `avro:"plan" json:"plan"`
+	// Fingerprint of the command as it was sent.
+	Fingerprint string `avro:"fingerprint" json:"fingerprint"`
 	// Principal who sent it, and what caused it.
 	Principal string         `avro:"principal" json:"principal"`
 	Cause     envelope.Cause `avro:"cause" json:"cause"`

@@ -179,7 +179,16 @@ func (m *machine) attempt(s *Step, p *definition.Step, undo bool) {
 		c.Operation, c.Timeout = p.Undo.Operation, p.Undo.Timeout
 		retry = p.Undo.Retry
 	}
-	c.Last = int(leg.Attempt) >= retry.Attempts
+	c.Last, c.Escalates, c.Cause = int(leg.Attempt) >= retry.Attempts, undo || m.final(), m.Cause
+	with := p.With
+	if undo {
+		with = p.Undo.With
+	}
+	for _, a := range with {
+		if a.Masked {
+			c.Masked = append(c.Masked, a.Name)
+		}
+	}
 	m.do(c)
 	m.set(Timer{Attempt, s.Name, undo, leg.Attempt}, c.Timeout)
 }

@@ -26,6 +26,7 @@ type Engine struct {
 	processors []*processor
 	views      []*view
 	feeds      []*feed
+	outlets    []*outlet
 	controls   []*controlLog
 }
 
@@ -160,6 +161,9 @@ func (e *Engine) runUntilCorrupt(ctx context.Context) (cause error) {
 	}
 	for _, f := range e.feeds {
 		labelled("feed "+f.spec.Group, f.run)
+	}
+	for _, o := range e.outlets {
+		labelled("outlet "+o.spec.Group, o.run)
 	}
 	for _, c := range e.controls {
 		labelled("control "+c.topic, c.run)

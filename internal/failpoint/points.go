@@ -11,6 +11,9 @@ const (
 	FeedBeforeTake   Point = "engine/feed/before-take"
 	FeedBeforeCommit Point = "engine/feed/before-commit"
 
+	OutletBegun        Point = "engine/outlet/begun"
+	OutletBeforeCommit Point = "engine/outlet/before-commit"
+
 	SessionFence     Point = "engine/session/fence"
 	RecoveryRecord   Point = "engine/recovery/record"
 	RecoveryWrite    Point = "engine/recovery/write"
@@ -47,6 +50,8 @@ func Points() []Place {
 		{DoorAfterAppend, source, "a delivery is in the journal and not yet acknowledged to its sender", false},
 		{FeedBeforeTake, feed, "records of a foreign topic are read and not yet handed on", true},
 		{FeedBeforeCommit, feed, "records of a foreign topic are in the journal, their offsets not yet committed", true},
+		{OutletBegun, group, "it is noted durably that a record has begun, nothing is done for it yet", true},
+		{OutletBeforeCommit, group, "records are dealt with, their offsets not yet committed", true},
 		{SessionFence, group, "a processor is about to fence the one before it", true},
 		{RecoveryRecord, group, "a record of the changelog is taken in by recovery", true},
 		{RecoveryWrite, group, "what recovery has taken in is about to be written to Pebble", true},

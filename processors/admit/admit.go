@@ -9,6 +9,7 @@ package admit
 import (
 	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/processors"
 	"github.com/touchstone-platform/touchstone/topology"
 )
@@ -18,11 +19,12 @@ type Station struct {
 	domain   *definition.Domain
 	commands string
 	intents  string
+	reports  string
 }
 
 // New makes the admit station of a domain.
 func New(d *definition.Domain) *Station {
-	return &Station{domain: d, commands: topology.Commands(d.Name), intents: topology.Intents(d.Name)}
+	return &Station{domain: d, commands: topology.Commands(d.Name), intents: topology.Intents(d.Name), reports: topology.Reports(d.Name)}
 }
 
 // Step handles one command; the state is what is remembered of its id
@@ -53,6 +55,12 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	}
 	intent, refusal := command.Admit(s.domain, c)
 	effects := processors.Effects{State: &command.Admission{Fingerprint: c.Fingerprint(), At: c.At, Refusal: refusal}}
+	if refusal != nil {
+		effects.Emit = []processors.Emit{{Stream: s.reports, Key: id, Value: &saga.Report{Key: c.Key().String(), At: in.Time, Saga: saga.Saga{
+			ID: id, Command: c.Name, Fingerprint: c.Fingerprint(), Principal: c.Principal, Cause: c.Cause, IfVersion: c.IfVersion,
+			Status: saga.Rejected, Accepted: in.Time, Ended: in.Time, Reason: &saga.Reason{Kind: refusal.Kind, Detail: refusal.String()},
+		}}}}
+	}
 	if intent != nil {
 		effects.Emit = []processors.Emit{{Stream: s.intents, Key: c.Key().String(), Value: intent}}
 	}

@@ -87,7 +87,7 @@ func (s *Station) submit(lane *saga.Lane, i *command.Intent, now envelope.Instan
 		return saga.Turn{}, failure.New(failure.Transient, "carry out", i.ID, "the definition %s of command %s is not known here", i.Plan, i.Command.Name)
 	}
 	x := saga.New(plan, i.Plan, i.ID, i.Values, now)
-	x.IfVersion, x.Principal, x.Cause = i.Command.IfVersion, i.Command.Principal, i.Command.Cause
+	x.IfVersion, x.Principal, x.Cause, x.Fingerprint = i.Command.IfVersion, i.Command.Principal, i.Command.Cause, i.Command.Fingerprint()
 	return lane.Submit(x, s.plans, now)
 }
 
@@ -121,6 +121,7 @@ func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envel
 		case saga.Call:
 			r.Step, r.Undo, r.Attempt, r.Key, r.Kind = e.Step, e.Undo, e.Attempt, e.Key, e.Kind
 			r.Connection, r.Operation, r.Args, r.Timeout, r.Last = e.Connection, e.Operation, e.Args, e.Timeout, e.Last
+			r.Escalates, r.Masked, r.Cause = e.Escalates, e.Masked, e.Cause
 			if e.Kind == definition.Call { // who approves reads the report
 				emit(topology.Calls(s.domain, e.Connection), key, r)
 			}

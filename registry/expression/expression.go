@@ -53,6 +53,9 @@ var (
 // Source is the expression's text.
 func (x *Expr) Source() string { return x.text }
 
+// Reads gives the paths that the expression reads: [["input" "reason"]].
+func (x *Expr) Reads() [][]string { return x.refs }
+
 // Constant gives the value of an expression that is a string literal.
 func (x *Expr) Constant() (string, bool) {
 	if x.constant == nil {

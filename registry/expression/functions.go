@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ func Functions() []Function {
 		{"parseTime(string, layout, zone)", "the same in a time zone of the IANA database, such as Europe/Berlin, where the string does not tell one"},
 		{"date(timestamp)", "the UTC date, as YYYY-MM-DD"},
 		{"date(string, layout)", "the date that a string tells, as YYYY-MM-DD"},
+		{"urlPart(string or int)", "the value as one part of a URL's path: everything else than letters, digits and -_.~ is escaped"},
 		{"parseJSON(string)", "the value that a string holds as JSON"},
 	}
 }
@@ -84,6 +86,17 @@ func functions() []cel.EnvOption {
 				return -1
 			}, s))
 		}, text),
+		cel.Function("urlPart",
+			cel.Overload("touchstone_urlPart_string", []*cel.Type{text}, text, cel.UnaryBinding(func(v ref.Val) ref.Val {
+				s, ok := v.(types.String)
+				if !ok {
+					return types.NullValue
+				}
+				return types.String(strings.ReplaceAll(url.QueryEscape(string(s)), "+", "%20"))
+			})),
+			cel.Overload("touchstone_urlPart_int", []*cel.Type{cel.IntType}, text, cel.UnaryBinding(func(v ref.Val) ref.Val {
+				return types.String(strconv.FormatInt(int64(v.(types.Int)), 10))
+			}))),
 		onText("parseJSON", parseJSON, cel.DynType),
 		onText("nullIfBlank", func(s string) ref.Val {
 			if strings.TrimSpace(s) == "" {

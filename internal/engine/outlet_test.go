@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"pgregory.net/rapid"
+)
+
+// clerks deal with what outlets hand on, and note it.
+type clerks struct {
+	mu    sync.Mutex
+	done  map[string]int // by value of the record
+	begun map[string]int // of those, marked as begun before
+	now   map[string]int // under way
+	twice []string       // that were under way twice at a time
+	share map[string]float64
+}
+
+func newClerks() *clerks {
+	return &clerks{done: map[string]int{}, begun: map[string]int{}, now: map[string]int{}, share: map[string]float64{}}
+}
+
+// outlet deals with each record in a goroutine, for as long as work takes.
+func (c *clerks) outlet(name string, most int, durably bool, work func(value string, d *Delivery) bool) Outlet {
+	return Outlet{Group: "outlet", Topic: "in", Most: most, Share: func(part float64) {
+		c.mu.Lock()
+		c.share[name] = part
+		c.mu.Unlock()
+	}, Take: func(d *Delivery) {
+		go func() {
+			v := string(d.Value)
+			c.mu.Lock()
+			if d.Begun {
+				c.begun[v]++
+			}
+			c.mu.Unlock()
+			for {
+				err := d.Begin(durably)
+				if errors.Is(err, ErrLeaving) {
+					d.GiveUp(false)
+					return
+				}
+				if err == nil {
+					break
+				}
+			}
+			c.mu.Lock()
+			if c.now[v]++; c.now[v] > 1 {
+				c.twice = append(c.twice, v)
+			}
+			c.mu.Unlock()
+			ok := work(v, d)
+			c.mu.Lock()
+			c.now[v]--
+			if ok {
+				c.done[v]++
+			}
+			c.mu.Unlock()
+			if ok {
+				d.Done(true)
+			} else {
+				d.GiveUp(true)
+			}
+		}()
+	}}
+}
+
+func (c *clerks) all(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.done) < n {
+		return fmt.Errorf("%d of %d are done", len(c.done), n)
+	}
+	return nil
+}
+
+// Instances come and go while records are dealt with. Each is dealt with, and
+// none at two places at a time; what is done does not come again after a stop in
+// good order.
+func TestOutlet(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 600, 50)
+	c := newClerks()
+	start := func(name string) *running {
+		cfg := w.config(t.TempDir())
+		cfg.Instance = name
+		return w.start(cfg, func(e *Engine) {
+			if err := e.AddOutlet(c.outlet(name, 40, name == "b", func(string, *Delivery) bool {
+				<-time.After(time.Duration(rand.IntN(8)) * time.Millisecond) // the work
+				return true
+			})); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	a := start("a")
+	eventually(t, "some work", func() error { return c.all(100) })
+	b := start("b")
+	eventually(t, "a share for each", func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.share["a"] != 0.5 || c.share["b"] != 0.5 {
+			return fmt.Errorf("%v", c.share)
+		}
+		return nil
+	})
+	a.stop()
+	w.feed(600, 900, 50)
+	eventually(t, "the work", func() error { return c.all(900) })
+	b.stop()
+	last := start("c")
+	w.feed(900, 901, 1)
+	eventually(t, "the last", func() error { return c.all(901) })
+	last.stop()
+	for v, n := range c.done {
+		if n != 1 {
+			t.Errorf("%s was dealt with %d times", v, n)
+		}
+	}
+	if len(c.twice) > 0 || len(c.begun) > 0 {
+		t.Errorf("at two places at a time: %v; begun before: %v", c.twice, c.begun)
+	}
+}
+
+// A process is cut off in the middle of its work. What it had begun durably is
+// marked when it is handed on again, and nothing else is.
+func TestOutletTellsWhatHadBegun(t *testing.T) {
+	w := newWorld(t)
+	w.feed(0, 40, 10)
+	c := newClerks()
+	hang := make(chan struct{})
+	var mu sync.Mutex
+	hung := map[string]bool{}
+	n := &network{}
+	cfg := w.config(t.TempDir())
+	cfg.Instance = "a"
+	cfg.ClientOptions = n.options()
+	a := w.start(cfg, func(e *Engine) {
+		err := e.AddOutlet(c.outlet("a", 40, true, func(v string, d *Delivery) bool {
+			mu.Lock()
+			stuck := len(hung) < 7
+			if stuck {
+				hung[v] = true
+			}
+			mu.Unlock()
+			if stuck {
+				<-hang
+			}
+			return !stuck
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	eventually(t, "the others", func() error { return c.all(33) })
+	eventually(t, "their commit", func() error {
+		offsets, err := w.adm.FetchOffsets(t.Context(), "outlet")
+		if err != nil {
+			return err
+		}
+		marks := 0
+		offsets.Each(func(o kadm.OffsetResponse) { marks += len(marksOf(o.Metadata, o.At)) })
+		if marks != 7 {
+			return fmt.Errorf("%d records are marked as begun, expected 7", marks)
+		}
+		return nil
+	})
+	n.down(true) // as a kill -9 would
+	b := w.start(w.config(t.TempDir()), func(e *Engine) {
+		if err := e.AddOutlet(c.outlet("b", 40, true, func(string, *Delivery) bool { return true })); err != nil {
+			t.Fatal(err)
+		}
+	})
+	eventually(t, "the rest", func() error { return c.all(40) })
+	c.mu.Lock()
+	for v := range hung {
+		if c.begun[v] != 1 {
+			t.Errorf("%s had begun, and was marked %d times", v, c.begun[v])
+		}
+	}
+	if len(c.begun) != len(hung) {
+		t.Errorf("marked as begun: %v, expected %v", c.begun, hung)
+	}
+	c.mu.Unlock()
+	close(hang)
+	b.stop()
+	n.down(false)
+	a.stop()
+}
+
+func TestMarks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		from := rapid.Int64Range(0, 1<<60).Draw(t, "from")
+		marks := map[int64]bool{}
+		for range rapid.IntRange(0, outletMarks).Draw(t, "marks") {
+			marks[from+rapid.Int64Range(0, 1<<22).Draw(t, "distance")] = true
+		}
+		text := marksText(marks, from)
+		if got := marksOf(text, from); !reflect.DeepEqual(got, marks) {
+			t.Fatalf("%q gives %v, expected %v", text, got, marks)
+		}
+		if len(text) > 4096 {
+			t.Fatalf("%d bytes", len(text))
+		}
+	})
+	for _, other := range []string{"", "something else", "begun x-"} {
+		if got := marksOf(other, 5); len(got) > 0 {
+			t.Errorf("%q gives %v", other, got)
+		}
+	}
+}

@@ -1,0 +1,29 @@
+package track_test
+
+import (
+	"testing"
+
+	"github.com/touchstone-platform/touchstone/domain/run"
+	"github.com/touchstone-platform/touchstone/domain/saga"
+	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/processors/track"
+)
+
+// What is new is kept, and what is not leaves the state alone.
+func TestStep(t *testing.T) {
+	s := track.New()
+	report := &saga.Report{Key: "default/customer/C1", At: 5, Saga: saga.Saga{ID: "cmd-1", Status: saga.Rejected}}
+	effects, err := s.Step(nil, processors.Record{Key: "cmd-1", Value: report})
+	if err != nil || effects.State == nil || effects.State.(*run.Progress).Report != report {
+		t.Fatalf("%+v, %v", effects, err)
+	}
+	for _, again := range []any{report, nil} {
+		if e, err := s.Step(effects.State, processors.Record{Key: "cmd-1", Value: again}); err != nil || e.State != nil {
+			t.Errorf("%T: %+v, %v", again, e, err)
+		}
+	}
+	e, err := s.Step(effects.State, processors.Record{Key: "cmd-1", Value: &run.Attempt{Saga: "cmd-1", Step: "pause", Attempt: 1, State: run.Running, At: 6}})
+	if err != nil || e.State == nil || len(e.State.(*run.Progress).Runs) != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
