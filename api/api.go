@@ -38,6 +38,8 @@ type Domain struct {
 	Entities   Entities
 	History    History
 	Outcomes   Outcomes
+	// Commands is nil if the domain declares none.
+	Commands Commands
 }
 
 // Entities reads canonical entities; *entities.Reader is one.
@@ -334,6 +336,8 @@ type Config struct {
 	Door    Door
 	Journal Journal
 	Events  Events
+	// Intake takes commands; nil takes none.
+	Intake Intake
 	// Repairs serves replays, rebuilds and dead letters; nil serves none.
 	Repairs  Repairs
 	Topology *topology.Topology
@@ -352,6 +356,9 @@ type Config struct {
 	Limits     Limits
 	// Tenant of a request; nil means that all belong to the default tenant.
 	Tenant func(*http.Request) (string, error)
+	// Principal names who sends a request, as far as is known; nil means that
+	// nobody is known.
+	Principal func(*http.Request) string
 	// Now is the clock by which signatures are verified; nil means time.Now.
 	Now func() time.Time
 	// Version of the program, for the OpenAPI document and the console.
@@ -400,6 +407,9 @@ func New(c Config) (*API, error) {
 	}
 	if c.Tenant == nil {
 		c.Tenant = func(*http.Request) (string, error) { return envelope.DefaultTenant, nil }
+	}
+	if c.Principal == nil {
+		c.Principal = func(*http.Request) string { return "anonymous" }
 	}
 	if c.Stats == nil {
 		c.Stats = func() Stats { return Stats{} }

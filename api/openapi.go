@@ -9,6 +9,9 @@ import (
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/definition"
+	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/domain/run"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/views/entities"
 )
 
@@ -66,6 +69,20 @@ func (a *API) table() []route {
 	limit := queryParam("limit", "Number of items in a page.", object{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
 	include := queryParam("include", "Add the provenance of each field.", object{"type": "string", "enum": []string{"provenance"}})
 	wait := func(doc string) param { return queryParam("wait", doc, text) }
+	cmd := pathParam("command", "Id of the command.")
+	boolean := object{"type": "boolean"}
+	listed := []param{
+		entity[0], queryParam("status", "Only in this status.", object{"type": "string", "enum": saga.Statuses()}), queryParam("entity", "Only about this entity: <resource>/<id>.", text),
+		queryParam("connection", "Only those that called this back end.", text), queryParam("open", "Only those with a failure that is not resolved.", boolean),
+		queryParam("attention", "Only those that wait for a person.", boolean),
+	}
+	order := func(verb, id, summary string, kind saga.OrderKind) route {
+		return route{
+			method: post, path: "/v1/{domain}/commands/{command}/" + verb, id: id, summary: summary, params: []param{entity[0], cmd},
+			body: "application/json", bodyRef: "OrderRequest", bodyDoc: "detail: why; step: which, if several wait for a decision. The body may be left out.",
+			responses: []response{{code: http.StatusAccepted, doc: "It is taken; the command tells what comes of it.", media: "application/json", ref: "Command"}}, handle: a.postOrder(kind),
+		}
+	}
 	html := []response{{code: http.StatusOK, doc: "A page.", media: "text/html", ref: ""}}
 
 	return []route{
@@ -119,6 +136,35 @@ func (a *API) table() []route {
 		{method: post, path: "/v1/dead-letters/{id}/redrive", id: "redriveDeadLetter", summary: "Have the station try the record again. 409 if that was done before, or has been tried too often.",
 			params:    []param{letter, wait("Wait so long for what comes of it: a duration such as 5s."), queryParam("force", "Although it was tried too often.", object{"type": "boolean"})},
 			responses: []response{{code: http.StatusAccepted, doc: "It was sent back; state tells what came of it.", media: "application/json", ref: "DeadLetter"}}, handle: a.postRedrive},
+		{method: get, path: "/v1/{domain}/definitions/commands", id: "listDeclaredCommands", summary: "The commands that the resources of a domain take, with the schemas of their inputs.",
+			params: entity[:1], responses: jsonOK("The commands.", "DeclaredCommands"), handle: a.getDeclared},
+		{method: get, path: "/v1/{domain}/commands", id: "listCommands", summary: "Commands that were sent, by id.", params: append(slices.Clone(listed), cursor, limit),
+			responses: withLag(jsonOK("A page.", "CommandPage")), handle: a.listCommands},
+		{method: get, path: "/v1/{domain}/commands/{command}", id: "getCommand", summary: "A command with its timeline and the calls that were made for it.",
+			params:    []param{entity[0], cmd, wait("Wait so long for the end of it: a duration such as 5s."), {"If-None-Match", "header", "Entity tag that is known.", text, false}},
+			responses: withLag([]response{{code: http.StatusOK, doc: "The command.", media: "application/json", ref: "Command"}, {code: http.StatusNotModified, doc: "Nothing new."}}), handle: a.getCommand},
+		order("cancel", "cancelCommand", "Have a command not carried out: what it has done is undone. 409 once it cannot be cancelled any more.", saga.OrderCancel),
+		order("retry", "retryCommand", "Have tried again what waits for a person: what could not be done, or not be undone.", saga.OrderRetry),
+		order("abandon", "abandonCommand", "End a command that waits for a person, who sees to the rest.", saga.OrderAbandon),
+		order("approve", "approveStep", "Approve a step that waits for a decision.", saga.OrderApprove),
+		order("refuse", "refuseStep", "Refuse a step that waits for a decision: the command is undone.", saga.OrderRefuse),
+		{method: get, path: "/v1/{domain}/runs", id: "listRuns", summary: "Calls to back ends, of a page of commands.",
+			params:    append(slices.Clone(listed), queryParam("state", "Only in this state.", object{"type": "string", "enum": run.States()}), cursor, limit),
+			responses: withLag(jsonOK("A page.", "RunPage")), handle: a.listRuns},
+		{method: get, path: "/v1/{domain}/runs/{run}", id: "getRun", summary: "One call to a back end with its attempts.", params: []param{entity[0], pathParam("run", "Id of the run.")},
+			responses: jsonOK("The run.", "Run"), handle: a.getRun},
+		{method: get, path: "/v1/{domain}/failures", id: "listFailures", summary: "Failures of calls to back ends, of a page of commands.", params: append(slices.Clone(listed), cursor, limit),
+			responses: withLag(jsonOK("A page.", "FailurePage")), handle: a.listFailures},
+		{method: get, path: "/v1/{domain}/failures/{failure}", id: "getFailure", summary: "One failure of a call.", params: []param{entity[0], pathParam("failure", "Id of the failure.")},
+			responses: jsonOK("The failure.", "Failure"), handle: a.getFailure},
+		{method: get, path: "/v1/{domain}/connections", id: "listConnections", summary: "Back ends that can be asked, and how that goes in this process.", params: entity[:1],
+			responses: jsonOK("The connections.", "Connections"), handle: a.listConnections},
+		{method: post, path: "/v1/{domain}/connections/{connection}/pause", id: "pauseConnection", summary: "Have no further call made to a back end, in any process; commands wait.",
+			params: []param{entity[0], pathParam("connection", "Name of the connection.")}, responses: []response{{code: http.StatusAccepted, doc: "It is paused soon.", media: "application/json", ref: "Switch"}}, handle: a.postSwitch(true)},
+		{method: post, path: "/v1/{domain}/connections/{connection}/resume", id: "resumeConnection", summary: "Have calls made again.",
+			params: []param{entity[0], pathParam("connection", "Name of the connection.")}, body: "application/json", bodyRef: "SwitchRequest",
+			bodyDoc:   "rate: calls in a second until those that wait are through. The body may be left out.",
+			responses: []response{{code: http.StatusAccepted, doc: "It goes on soon.", media: "application/json", ref: "Switch"}}, handle: a.postSwitch(false)},
 		{method: get, path: "/v1/{domain}/{resource}", id: "listEntities", summary: "Canonical entities by id. Fields declared as filters are query parameters for equality.",
 			params: append([]param{entity[0], entity[1], cursor, limit, include}, a.filterParams()...), responses: withLag(jsonOK("A page.", "EntityPage")), handle: a.listEntities},
 		{method: get, path: "/v1/{domain}/{resource}/{id}", id: "getEntity", summary: "One canonical entity. 410 if it no longer exists.",
@@ -130,6 +176,16 @@ func (a *API) table() []route {
 			responses: jsonOK("A page.", "ChangePage"), handle: a.getHistory},
 		{method: get, path: "/v1/{domain}/{resource}/{id}/explain", id: "explain", summary: "All claims for a field: who won, who lost and why.",
 			params: append(slices.Clone(entity), queryParam("field", "Only this field.", text)), responses: jsonOK("The explanation.", "Explanation"), handle: a.getExplain},
+		{method: post, path: "/v1/{domain}/{resource}/{id}/commands", id: "sendCommand", summary: "Send a command about an entity. It is durable, and known to be no copy, when it is answered.",
+			params: append(slices.Clone(entity),
+				param{"Idempotency-Key", "header", "Your name for the command, 1 to 255 bytes: sent again with the same key and body it is the same command, and gets the same answer. Without it each request is a command of its own.", text, false},
+				param{"If-Match", "header", "ETag of the version that the entity must have.", text, false},
+				param{"Prefer", "header", "wait=n waits up to n seconds for the end of the command.", text, false},
+				param{"Correlation-Id", "header", "Correlation id of the business interaction; the command's id if not given.", text, false}),
+			body: "application/json", bodyRef: "CommandRequest", bodyDoc: "Name of the command and its input.",
+			responses: []response{{code: http.StatusAccepted, doc: "It is taken; Location tells how far it is.", media: "application/json", ref: "Command"}, {code: http.StatusOK, doc: "It has ended within the time that was preferred.", media: "application/json", ref: "Command"}}, handle: a.postCommand},
+		{method: get, path: "/v1/{domain}/{resource}/{id}/commands", id: "listEntityCommands", summary: "Commands about an entity.",
+			params: append(slices.Clone(entity), cursor, limit), responses: withLag(jsonOK("A page.", "CommandPage")), handle: a.listEntityCommands},
 		{method: get, path: "/openapi.json", id: "getOpenAPI", summary: "This document.", responses: jsonOK("OpenAPI 3.1.", ""), handle: a.getOpenAPI},
 		{method: get, path: "/livez", id: "livez", summary: "Whether the process serves.", responses: jsonOK("It does.", ""), handle: a.livez},
 		{method: get, path: "/readyz", id: "readyz", summary: "Whether requests should be sent here; 503 tells what is missing.", responses: jsonOK("They should.", ""), handle: a.readyz},
@@ -203,7 +259,7 @@ func operation(r route) object {
 		if r.bodyRef != "" {
 			media["schema"] = ref(r.bodyRef)
 		}
-		op["requestBody"] = object{"required": true, "description": r.bodyDoc, "content": object{r.body: media}}
+		op["requestBody"] = object{"required": !strings.Contains(r.bodyDoc, "may be left out"), "description": r.bodyDoc, "content": object{r.body: media}}
 	}
 	responses := object{"default": object{"description": "A problem (RFC 9457).", "content": object{"application/problem+json": object{"schema": ref("Problem")}}}}
 	for _, x := range r.responses {
@@ -289,6 +345,7 @@ func (a *API) schemas() object {
 			of = append(of, ref(name))
 		}
 	}
+	a.commandSchemas(s, instant, object{"type": "boolean"})
 	s["Entity"] = object{"type": "object"}
 	if len(of) > 0 {
 		s["Entity"] = object{"anyOf": of}
@@ -325,6 +382,63 @@ func (a *API) repairSchemas(s, instant, boolean object) {
 		"content": object{"type": "object"}, "decoded": object{}, "decodeError": text, "valueOmitted": boolean,
 	})
 	s["DeadLetterPage"] = record([]string{"items"}, object{"items": list(ref("DeadLetter")), "cursor": text, "next": text})
+}
+
+// commandSchemas adds what commands, and the calls that are made for them, look
+// like. Each command that is declared has the schema of its request.
+func (a *API) commandSchemas(s, instant, boolean object) {
+	enum := func(values any) object { return object{"type": "string", "enum": values} }
+	maybe := object{"anyOf": []object{instant, {"type": "null"}}}
+	statuses := enum(saga.Statuses())
+	var requests []object
+	for _, d := range a.Domains {
+		for _, r := range d.Definition.Resources {
+			for _, c := range r.Commands {
+				name := pascal(d.Definition.Name) + c.Name + "Request"
+				s[name] = record([]string{"name"}, object{"name": object{"type": "string", "const": c.Name}, "input": inputSchema(c)})
+				requests = append(requests, ref(name))
+			}
+		}
+	}
+	s["CommandRequest"] = record([]string{"name"}, object{"name": text, "input": object{"type": "object"}})
+	if len(requests) > 0 {
+		s["CommandRequest"] = object{"oneOf": requests}
+	}
+	failed := record([]string{"id", "kind", "detail", "action", "at", "resolved"}, object{
+		"id": text, "kind": enum(failure.Kinds()), "detail": text, "action": enum([]run.Action{run.Retry, run.DeadLetter, run.Escalate}), "at": instant, "resolved": maybe, "by": text,
+	})
+	s["Run"] = record([]string{"id", "command", "step", "first", "connection", "operation", "state", "began", "ended", "attempts"}, object{
+		"id": text, "command": text, "step": text, "undo": boolean, "first": number, "connection": text, "operation": text, "state": enum(run.States()), "began": maybe, "ended": maybe,
+		"attempts": list(record([]string{"number", "began", "ended", "request"}, object{
+			"number": number, "began": maybe, "ended": maybe, "status": number, "latency": object{"type": "integer", "description": "Nanoseconds."}, "uncertain": boolean, "request": text, "response": text, "failure": failed,
+		})),
+	})
+	s["Failure"] = record([]string{"id", "kind", "detail", "action", "at", "resolved", "run", "command", "connection", "operation", "attempt", "open"}, object{
+		"id": text, "kind": enum(failure.Kinds()), "detail": text, "action": enum([]run.Action{run.Retry, run.DeadLetter, run.Escalate}), "at": instant, "resolved": maybe, "by": text,
+		"run": text, "command": text, "connection": text, "operation": text, "attempt": number, "open": boolean,
+	})
+	reason := record([]string{"kind", "detail"}, object{"step": text, "kind": enum(failure.Kinds()), "detail": text, "wished": boolean})
+	s["Command"] = record([]string{"id", "command", "resource", "entity", "status", "final", "principal", "correlation", "acceptedAt", "beganAt", "endedAt", "steps", "location"}, object{
+		"id": text, "command": text, "resource": text, "entity": text, "status": statuses, "final": boolean, "principal": text, "correlation": text, "reason": reason, "ifVersion": number,
+		"acceptedAt": maybe, "beganAt": maybe, "endedAt": maybe, "decisions": list(text), "location": text,
+		"steps": list(record([]string{"name", "phase", "attempts"}, object{
+			"name": text, "phase": enum(saga.Phases()), "attempts": number, "held": boolean, "undo": enum(saga.Phases()), "uncertain": boolean, "failure": text,
+		})),
+		"timeline": list(record([]string{"at", "status"}, object{"at": instant, "status": statuses, "text": text})), "runs": list(ref("Run")),
+	})
+	for name, of := range map[string]string{"CommandPage": "Command", "RunPage": "Run", "FailurePage": "Failure"} {
+		s[name] = record([]string{"items"}, object{"items": list(ref(of)), "cursor": text, "next": text})
+	}
+	s["OrderRequest"] = record(nil, object{"step": text, "detail": text})
+	s["SwitchRequest"] = record(nil, object{"rate": object{"type": "number", "minimum": 0}})
+	s["Switch"] = record([]string{"connection", "paused", "by", "at"}, object{"connection": text, "paused": boolean, "rate": object{"type": "number"}, "by": text, "at": instant})
+	s["Connections"] = record([]string{"items"}, object{"items": list(record([]string{"name", "connector", "state", "here", "queued", "running", "calls", "failures", "operations"}, object{
+		"name": text, "doc": text, "connector": text, "source": text, "state": enum([]string{"active", "degraded", "paused"}), "here": boolean,
+		"queued": number, "running": number, "calls": number, "failures": number, "lastFailure": text, "operations": list(text),
+	}))})
+	s["DeclaredCommands"] = record([]string{"items"}, object{"items": list(record([]string{"name", "resource", "conflict", "plan", "deadline", "input", "stages"}, object{
+		"name": text, "resource": text, "doc": text, "derived": boolean, "conflict": text, "plan": text, "requires": text, "confirms": text, "deadline": text, "input": object{"type": "object"}, "stages": list(list(text)),
+	}))})
 }
 
 func entitySchema(r *definition.Resource, instant object) object {

@@ -39,13 +39,14 @@ const (
 	Report       Record = "Report"       // *saga.Report
 	Attempt      Record = "Attempt"      // *run.Attempt
 	Progress     Record = "Progress"     // *run.Progress
+	Switch       Record = "Switch"       // *run.Switch
 )
 
 // Records lists the platform records in the order of the flow.
 func Records() []Record {
 	return []Record{
 		JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published,
-		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report, Attempt, Progress,
+		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report, Attempt, Progress, Switch,
 	}
 }
 
@@ -163,6 +164,8 @@ func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (stri
 		return newStructCodec(rec, readAttempt, text, id, lookup)
 	case Progress:
 		return newStructCodec(rec, readProgress, text, id, lookup)
+	case Switch:
+		return newStructCodec(rec, readSwitch, text, id, lookup)
 	}
 	return nil, failure.New(failure.Validation, "make codec", string(rec), "no such record, expected one of %v", Records())
 }

@@ -51,6 +51,7 @@ var goTypes = map[Record]reflect.Type{
 	Report:       reflect.TypeFor[saga.Report](),
 	Attempt:      reflect.TypeFor[run.Attempt](),
 	Progress:     reflect.TypeFor[run.Progress](),
+	Switch:       reflect.TypeFor[run.Switch](),
 }
 
 // A platform schema and its Go type say the same: the same fields in the same
@@ -266,13 +267,14 @@ func samples() map[Record]any {
 		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
 		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
 		Report: &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at, Escalated: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401", Wished: true}},
+		Switch: &run.Switch{Connection: "billing", Paused: true, Rate: 2.5, By: "jane", At: at},
 		Attempt: &run.Attempt{
 			Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 2, Key: "default/customer/C1", Connection: "billing", Operation: "pause", State: run.Failed, At: at,
 			Kind: failure.Transient, Detail: "503", Action: run.Retry, Status: 503, Uncertain: true, Latency: time.Second, Request: "t/0/1", Response: "d:0:1",
 		},
 		Progress: &run.Progress{
 			Report:   &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at},
-			Timeline: []run.Moment{{At: at, Status: saga.Queued}, {At: at, Status: saga.Running, Text: "pause asked"}}, Runs: []run.Run{*sampleRun()}, Last: at,
+			Timeline: []run.Moment{{At: at, Status: saga.Queued}, {At: at, Status: saga.Running, Text: "pause asked"}}, Runs: []run.Run{*sampleRun()}, Last: at, Forget: at,
 		},
 	}
 }
@@ -295,9 +297,9 @@ func sampleCommand() *command.Command {
 func sampleSaga() *saga.Saga {
 	return &saga.Saga{
 		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Fingerprint: "f", Principal: "crm-desk",
-		Cause: envelope.Cause{Correlation: "c"}, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Round: 2, Stage: 1,
+		Cause: envelope.Cause{Correlation: "c"}, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1,
 		Steps: []saga.Step{{
-			Name: "pause", Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
+			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
 			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503"}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
 		}},
 		Entity:   saga.Entity{Resource: "customer", ID: "C1", Version: 7, Gone: true, State: "active", Fields: []canonical.Named{{Name: "email", Value: `"a"`}}, Refs: []saga.Ref{{Source: "crm", Key: "1"}}},

@@ -285,6 +285,7 @@ func readSaga(r *reader, s *saga.Saga) {
 	readLong(r, &s.Accepted)
 	readLong(r, &s.Began)
 	readLong(r, &s.Ended)
+	readInt(r, &s.Revision)
 	readInt(r, &s.Round)
 	readInt(r, &s.Stage)
 	readList(r, &s.Steps, readStep)
@@ -295,6 +296,7 @@ func readSaga(r *reader, s *saga.Saga) {
 
 func readStep(r *reader, s *saga.Step) {
 	readWord(r, &s.Name)
+	readBool(r, &s.Approval)
 	readLeg(r, &s.Do)
 	readLeg(r, &s.Undo)
 	readList(r, &s.Output, readNamed)
@@ -401,6 +403,7 @@ func readProgress(r *reader, p *run.Progress) {
 	readList(r, &p.Timeline, readMoment)
 	readList(r, &p.Runs, readRun)
 	readLong(r, &p.Last)
+	readLong(r, &p.Forget)
 }
 
 func readMoment(r *reader, m *run.Moment) {
@@ -442,4 +445,12 @@ func readFailure(r *reader, f *run.Failure) {
 	readLong(r, &f.At)
 	readLong(r, &f.Resolved)
 	readText(r, &f.By)
+}
+
+func readSwitch(r *reader, s *run.Switch) {
+	readWord(r, &s.Connection)
+	readBool(r, &s.Paused)
+	readDouble(r, &s.Rate)
+	readText(r, &s.By)
+	readLong(r, &s.At)
 }

@@ -19,7 +19,7 @@ const maxName = 64
 // Reserved gives the names that no domain or resource may have, because the
 // API has paths of these names.
 func Reserved() []string {
-	return []string{"admin", "dead-letters", "deliveries", "events", "ingress", "rebuilds", "replays", "sources", "status", "topology", "trace"}
+	return []string{"admin", "commands", "connections", "dead-letters", "definitions", "deliveries", "events", "failures", "ingress", "rebuilds", "replays", "runs", "sources", "status", "topology", "trace"}
 }
 
 // name checks the form of a name.

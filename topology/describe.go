@@ -142,6 +142,17 @@ func (t *Topology) Mermaid(w io.Writer) error {
 			}
 			fmt.Fprintf(&b, "    %s -.-> %s\n", node("g", g.Name), node("t", g.DeadLetters))
 		}
+		for _, x := range t.Executors {
+			if x.Domain != d {
+				continue
+			}
+			fmt.Fprintf(&b, "    %s[\"execute %s\"]\n    %s --> %s\n", node("x", x.Name), x.Connection, node("t", x.Calls), node("x", x.Name))
+			for _, out := range []string{x.Answers, x.Attempts, x.Journal} {
+				if out != "" {
+					fmt.Fprintf(&b, "    %s --> %s\n", node("x", x.Name), node("t", out))
+				}
+			}
+		}
 		for _, v := range t.Views {
 			if v.Domain == d {
 				fmt.Fprintf(&b, "    %s>\"%s\"]\n    %s --> %s\n", node("v", v.Name), strings.TrimPrefix(v.Name, d+"."), node("t", v.Topic), node("v", v.Name))

@@ -55,6 +55,7 @@ const (
 	Report       Record = "Report"
 	Attempt      Record = "Attempt"
 	Progress     Record = "Progress"
+	Switch       Record = "Switch"
 	PublicEvent  Record = "PublicEvent"
 	ControlEntry Record = "ControlEntry"
 	Foreign      Record = "Foreign"
@@ -199,6 +200,7 @@ func Plans(domain string) string       { return domain + ".plans" }
 func Answers(domain string) string     { return domain + ".answers" }
 func Orders(domain string) string      { return domain + ".orders" }
 func Reports(domain string) string     { return domain + ".reports" }
+func Switches(domain string) string    { return domain + ".switches" }
 func Attempts(domain string) string    { return domain + ".attempts" }
 func Refreshes(domain string) string   { return domain + ".refreshes" }
 
@@ -354,7 +356,9 @@ func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name 
 	reports := kept(topic(Reports(n), Stream, Report, "command id", "each step of a command"), o.CommandRetention)
 	attempts := kept(topic(Attempts(n), Stream, Attempt, "command id", "each attempt at a call: its beginning and its end"), week)
 	refreshes := kept(topic(Refreshes(n), Stream, Ask, entity, "entities whose sources are to be asked, since a command is not confirmed"), day)
-	progress := kept(topic(TableName(n, Track), Table, Progress, "command id", "how far commands are, with the calls that were made for them"), o.CommandRetention)
+	progress := kept(topic(TableName(n, Track), Table, Progress, "command id", "how far commands are, with the calls that were made for them; forgotten after a while"), 0)
+	switches := kept(topic(Switches(n), Table, Switch, "connection", "which connections are paused"), 0)
+	switches.Derived, switches.Partitions = false, 1
 	t.Topics = append(t.Topics, commands, admitted, intents, plans, asks, snapshots)
 	out := []string{asks.Name, reports.Name, refreshes.Name}
 	for _, c := range d.Connections {
@@ -370,7 +374,7 @@ func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name 
 		}
 		t.Executors = append(t.Executors, x)
 	}
-	t.Topics = append(t.Topics, answers, attempts, orders, lanes, reports, refreshes, progress)
+	t.Topics = append(t.Topics, answers, attempts, switches, orders, lanes, reports, refreshes, progress)
 	group(Admit, []string{commands.Name}, admitted.Name, []string{commands.Name, intents.Name, reports.Name}, "recognises commands that come again, refuses what is not declared")
 	group(Orchestrate, []string{intents.Name, snapshots.Name, Changes(n), answers.Name, orders.Name}, lanes.Name, out, "carries commands out: sagas over the back ends, one at a time on each entity")
 	group(Track, []string{reports.Name, attempts.Name}, progress.Name, nil, "keeps what is told of commands and calls")

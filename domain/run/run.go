@@ -156,6 +156,8 @@ type Progress struct {
 	Runs []Run `avro:"runs" json:"runs"`
 	// Last is when something was last heard of it.
 	Last envelope.Instant `avro:"last" json:"last"`
+	// Forget is when all of this is forgotten; zero while the command goes on.
+	Forget envelope.Instant `avro:"forget" json:"forget"`
 }
 
 // Bounds of what is kept.
@@ -167,7 +169,7 @@ const (
 // Reported takes in how far the command is. It tells whether that is new.
 func (p *Progress) Reported(r *saga.Report) bool {
 	before := p.Report
-	if before != nil && (before.At > r.At || before.Saga.Status.Final()) {
+	if before != nil && (before.Saga.Revision >= r.Saga.Revision || before.Saga.Status.Final()) {
 		return false // it comes again
 	}
 	p.Report, p.Last = r, max(p.Last, r.At)
@@ -331,4 +333,15 @@ func bounded(ms []Moment, most int) []Moment {
 		return ms
 	}
 	return append(ms[:most/2:most/2], ms[len(ms)-most/2:]...)
+}
+
+// Switch pauses the calls of a connection, or resumes them.
+type Switch struct {
+	Connection string `avro:"connection" json:"connection"`
+	Paused     bool   `avro:"paused" json:"paused"`
+	// Rate of calls in a second until those that wait are through; 0 for the
+	// connection's own.
+	Rate float64          `avro:"rate" json:"rate,omitempty"`
+	By   string           `avro:"by" json:"by"`
+	At   envelope.Instant `avro:"at" json:"at"`
 }

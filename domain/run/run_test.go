@@ -24,7 +24,7 @@ func attempt(n int32, state run.State, at envelope.Instant) *run.Attempt {
 }
 
 func report(status saga.Status, at envelope.Instant) *saga.Report {
-	return &saga.Report{Key: "default/customer/C1", At: at, Saga: saga.Saga{ID: "cmd-1", Status: status}}
+	return &saga.Report{Key: "default/customer/C1", At: at, Saga: saga.Saga{ID: "cmd-1", Status: status, Revision: int32(at)}}
 }
 
 func text(p *run.Progress) string {

@@ -269,6 +269,7 @@ func (t *turn) plan(s *Saga) (*definition.Command, error) {
 
 func (t *turn) changed(s *Saga) {
 	if !slices.Contains(t.Changed, s) {
+		s.Revision++
 		t.Changed = append(t.Changed, s)
 	}
 }

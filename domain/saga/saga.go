@@ -75,6 +75,9 @@ const (
 	Broken  Phase = "Broken"  // failed for good
 )
 
+// Phases lists every phase in the order of the documentation.
+func Phases() []Phase { return []Phase{Idle, Asked, Waiting, Done, Skipped, Broken} }
+
 func (p Phase) settled() bool { return p == Done || p == Skipped || p == Broken }
 
 // Leg is one direction of a step: doing it or undoing it.
@@ -93,10 +96,12 @@ type Leg struct {
 
 // Step is a step of a saga.
 type Step struct {
-	Name   string            `avro:"name" json:"name"`
-	Do     Leg               `avro:"do" json:"do"`
-	Undo   Leg               `avro:"undo" json:"undo"`
-	Output []canonical.Named `avro:"output" json:"output,omitempty"`
+	Name string `avro:"name" json:"name"`
+	// Approval: a person decides about it.
+	Approval bool              `avro:"approval" json:"approval,omitempty"`
+	Do       Leg               `avro:"do" json:"do"`
+	Undo     Leg               `avro:"undo" json:"undo"`
+	Output   []canonical.Named `avro:"output" json:"output,omitempty"`
 	// Uncertain: an attempt ended without telling whether it had its effect.
 	Uncertain bool `avro:"uncertain" json:"uncertain,omitempty"`
 }
@@ -162,6 +167,9 @@ type Saga struct {
 	Accepted  envelope.Instant `avro:"accepted" json:"accepted"`
 	Began     envelope.Instant `avro:"began" json:"began"`
 	Ended     envelope.Instant `avro:"ended" json:"ended"`
+	// Revision grows with each report: times do not tell which of two is later,
+	// since they are those of what was reacted to.
+	Revision int32 `avro:"revision" json:"revision"`
 	// Round is 1 at first, and one more each time that somebody has it try again
 	// or that it asks the sources: it tells old timers of the saga from that of
 	// now.

@@ -17,7 +17,7 @@ func New(plan *definition.Command, fingerprint, id string, input []canonical.Nam
 	s := &Saga{ID: id, Command: plan.Name, Input: input, Plan: fingerprint, Status: Queued, Round: 1, Accepted: now, Stage: -1}
 	for _, stage := range plan.Stages {
 		for _, p := range stage {
-			s.Steps = append(s.Steps, Step{Name: p.Name, Do: Leg{Phase: Idle}, Undo: Leg{Phase: Idle}})
+			s.Steps = append(s.Steps, Step{Name: p.Name, Approval: p.Kind == definition.Approve, Do: Leg{Phase: Idle}, Undo: Leg{Phase: Idle}})
 		}
 	}
 	return s

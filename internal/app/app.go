@@ -32,18 +32,24 @@ import (
 	"github.com/touchstone-platform/touchstone/connectors"
 	"github.com/touchstone-platform/touchstone/connectors/builtin"
 	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
+	"github.com/touchstone-platform/touchstone/domain/run"
 	"github.com/touchstone-platform/touchstone/internal/door"
 	"github.com/touchstone-platform/touchstone/internal/engine"
 	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/processors/admit"
 	"github.com/touchstone-platform/touchstone/processors/inbox"
 	"github.com/touchstone-platform/touchstone/processors/merge"
+	"github.com/touchstone-platform/touchstone/processors/orchestrate"
 	"github.com/touchstone-platform/touchstone/processors/publish"
 	"github.com/touchstone-platform/touchstone/processors/resolve"
+	"github.com/touchstone-platform/touchstone/processors/track"
 	"github.com/touchstone-platform/touchstone/topology"
+	"github.com/touchstone-platform/touchstone/views/commands"
 	"github.com/touchstone-platform/touchstone/views/entities"
 	"github.com/touchstone-platform/touchstone/views/history"
 	"github.com/touchstone-platform/touchstone/views/outcomes"
@@ -60,7 +66,7 @@ const (
 
 // Roles lists all roles.
 func Roles() []string {
-	return []string{RoleAPI, RoleFeeds, topology.Inbox, topology.Resolve, topology.Merge, topology.Publish}
+	return []string{RoleAPI, RoleFeeds, topology.Inbox, topology.Resolve, topology.Merge, topology.Publish, topology.Admit, topology.Orchestrate, topology.Execute, topology.Track}
 }
 
 // Options say what to run and where.
@@ -121,6 +127,10 @@ type App struct {
 	changes  *api.Feed
 	door     *door.Door
 	reads    map[string]api.Domain
+	// appender writes what enters from outside of processors, and executors make
+	// calls to back ends.
+	appender  *engine.Appender
+	executors []executor
 	// drained is closed when no request is under way any more.
 	drained chan struct{}
 
@@ -294,6 +304,10 @@ func (a *App) Run(ctx context.Context) (err error) {
 	defer func() {
 		cancel(nil) // a start that failed has set off goroutines that wait for it
 		wg.Wait()
+		err = errors.Join(err, a.closeExecutors())
+		if a.appender != nil {
+			a.appender.Close()
+		}
 		err = errors.Join(err, a.engine.Close())
 	}()
 	if err := a.start(ctx, &wg, server); err != nil {
@@ -329,13 +343,25 @@ func (a *App) start(ctx context.Context, wg *sync.WaitGroup, server *http.Server
 	if err := a.registerSchemas(ctx); err != nil {
 		return err
 	}
-	if err := a.addStations(); err != nil {
+	if err := a.openDoor(ctx, wg); err != nil {
 		return err
 	}
-	if a.opts.has(RoleAPI) || a.opts.has(RoleFeeds) {
-		if err := a.openDoor(ctx, wg); err != nil {
+	if err := a.addStations(ctx); err != nil {
+		return err
+	}
+	if a.opts.has(topology.Execute) {
+		if err := a.addExecutors(); err != nil {
 			return err
 		}
+		for _, d := range a.opts.Domains {
+			if len(d.Commands()) > 0 {
+				if err := a.addSwitches(ctx, wg, d); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if a.opts.has(RoleAPI) || a.opts.has(RoleFeeds) {
 		if a.opts.has(RoleFeeds) {
 			if err := a.addFeeds(a.door); err != nil {
 				return err
@@ -413,13 +439,22 @@ func (a *App) registerSchemas(ctx context.Context) error {
 
 // addStations declares the processors of this process's roles for every
 // domain, as the topology has them.
-func (a *App) addStations() error {
+func (a *App) addStations(ctx context.Context) error {
 	for _, d := range a.opts.Domains {
 		stations := map[string]processors.Station{
 			topology.Inbox:   inbox.New(d, a.connectorsOf(d)),
 			topology.Resolve: resolve.New(d),
 			topology.Merge:   merge.New(d),
 			topology.Publish: publish.New(d, a.events[d.Name]),
+			topology.Admit:   admit.New(d),
+			topology.Track:   track.New(a.opts.Topology.CommandRetention),
+		}
+		if len(d.Commands()) > 0 && a.opts.has(topology.Orchestrate) {
+			plans, err := a.openPlans(ctx, d)
+			if err != nil {
+				return err
+			}
+			stations[topology.Orchestrate] = orchestrate.New(d.Name, plans)
 		}
 		for _, g := range a.topology.Groups {
 			if g.Domain != d.Name || !a.opts.has(g.Station) {
@@ -463,10 +498,15 @@ func (a *App) processor(d *definition.Domain, g topology.Group, s processors.Sta
 		return spec, err
 	}
 	spec.Standby = a.opts.standby()
-	if t, _ := a.topology.Topic(g.Table); t.Record == topology.Seen {
+	switch t, _ := a.topology.Topic(g.Table); t.Record {
+	case topology.Seen:
 		spec.Uncached = true // most deliveries come once
 		spec.Standby = false
 		spec.Retention = &engine.Retention{Window: t.Retention, Since: func(v any) envelope.Instant { return v.(*journal.Seen).At }}
+	case topology.Admission:
+		spec.Uncached = true // and so do most commands
+		spec.Standby = false
+		spec.Retention = &engine.Retention{Window: t.Retention, Since: func(v any) envelope.Instant { return v.(*command.Admission).At }}
 	}
 	return spec, nil
 }
@@ -506,13 +546,11 @@ func (a *App) openDoor(ctx context.Context, wg *sync.WaitGroup) (err error) {
 			return err
 		}
 	}
-	var appender *engine.Appender
-	pprof.Do(ctx, pprof.Labels("part", "door"), func(context.Context) { appender, err = a.engine.NewAppender() })
+	pprof.Do(ctx, pprof.Labels("part", "door"), func(context.Context) { a.appender, err = a.engine.NewAppender() })
 	if err != nil {
 		return err
 	}
-	wg.Go(func() { <-a.drained; appender.Close() })
-	a.door = door.New(a.intakes, journalWriter{appender}, entries, a.opts.Log)
+	a.door = door.New(a.intakes, journalWriter{a.appender}, entries, a.opts.Log)
 	return nil
 }
 
@@ -581,7 +619,7 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, serv
 		return err
 	}
 	handler, err := api.New(api.Config{
-		Domains: domains, Sources: sources,
+		Domains: domains, Sources: sources, Intake: intake{a},
 		Door: &doorway{door: d, spool: filepath.Join(a.opts.Dir, "spool")}, Journal: journalReader{a}, Events: streams, Repairs: fix,
 		Topology: a.topology, Changes: a.changes, Stats: a.stats, Missing: a.missing,
 		Metrics:    promhttp.HandlerFor(a.opts.Metrics, promhttp.HandlerOpts{}),
@@ -628,6 +666,19 @@ func (a *App) addViews(d *definition.Domain) (api.Domain, error) {
 		return out, err
 	}
 	out.Entities, out.History, out.Outcomes = ev.Reader(er), hv.Reader(hr), ov.Reader(or)
+	if len(d.Commands()) == 0 {
+		return out, nil
+	}
+	progressCodec, err := a.platform.Codec(topology.TableName(d.Name, topology.Track))
+	if err != nil {
+		return out, err
+	}
+	cv := commands.New(d.Name, decoder[*run.Progress](progressCodec))
+	cr, err := a.engine.AddIndex(cv)
+	if err != nil {
+		return out, err
+	}
+	out.Commands = cv.Reader(cr)
 	return out, nil
 }
 

@@ -172,7 +172,10 @@ func listenAPI(address string) (net.Listener, error) {
 func derivedTopic(external map[string]bool) func(string) bool {
 	derived := map[string]bool{}
 	const probe = "x"
-	t, err := topology.Build([]*definition.Domain{{Name: probe}}, topology.Options{Partitions: 1}, nil)
+	t, err := topology.Build([]*definition.Domain{{
+		Name: probe, Connections: []*definition.Connection{{Name: probe}},
+		Resources: []*definition.Resource{{Commands: []*definition.Command{{}}}},
+	}}, topology.Options{Partitions: 1}, nil)
 	if err != nil {
 		panic(err) // the options are constant
 	}
@@ -183,7 +186,12 @@ func derivedTopic(external map[string]bool) func(string) bool {
 	}
 	return func(topic string) bool {
 		i := strings.IndexByte(topic, '.')
-		return i > 0 && derived[topic[i:]] && !external[topic]
+		if i < 0 || external[topic] {
+			return false
+		}
+		// Commands are forgotten with what is known of them: carried out anew, they
+		// would ask the back ends for what was done long ago.
+		return derived[topic[i:]] || topic[i:] == topology.Commands("") || strings.HasPrefix(topic[i:], topology.Calls("", ""))
 	}
 }
 
@@ -209,10 +217,10 @@ func derivedGroup() func(string) bool {
 	return func(group string) bool {
 		_, station, ok := strings.Cut(group, ".")
 		switch station {
-		case topology.Inbox, topology.Resolve, topology.Merge, topology.Publish:
+		case topology.Inbox, topology.Resolve, topology.Merge, topology.Publish, topology.Admit, topology.Orchestrate, topology.Track:
 			return ok
 		}
-		return false
+		return ok && strings.HasPrefix(station, topology.Execute+".")
 	}
 }
 

@@ -90,6 +90,9 @@ func (p Processor) Validate() error {
 	}
 	seen := map[string]bool{}
 	for i, e := range slices.Concat(p.Inputs, p.Outputs) {
+		if i == len(p.Inputs) {
+			clear(seen) // an input may be an output too: written for the group to read
+		}
 		switch {
 		case e.Stream == "":
 			bad("edge %d: empty stream name", i)

@@ -57,7 +57,7 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	effects := processors.Effects{State: &command.Admission{Fingerprint: c.Fingerprint(), At: c.At, Refusal: refusal}}
 	if refusal != nil {
 		effects.Emit = []processors.Emit{{Stream: s.reports, Key: id, Value: &saga.Report{Key: c.Key().String(), At: in.Time, Saga: saga.Saga{
-			ID: id, Command: c.Name, Fingerprint: c.Fingerprint(), Principal: c.Principal, Cause: c.Cause, IfVersion: c.IfVersion,
+			ID: id, Revision: 1, Command: c.Name, Fingerprint: c.Fingerprint(), Principal: c.Principal, Cause: c.Cause, IfVersion: c.IfVersion,
 			Status: saga.Rejected, Accepted: in.Time, Ended: in.Time, Reason: &saga.Reason{Kind: refusal.Kind, Detail: refusal.String()},
 		}}}}
 	}

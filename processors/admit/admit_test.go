@@ -9,6 +9,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/failure"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/processors"
 	"github.com/touchstone-platform/touchstone/processors/admit"
 )
@@ -32,6 +33,7 @@ type line struct {
 	table   map[string]any
 	intents []*command.Intent
 	dead    []error
+	reports []*saga.Report
 	hops    int
 }
 
@@ -62,6 +64,11 @@ func (l *line) send(key string, c *command.Command) {
 				l.t.Errorf("an intent about %s has the key %s", i.Command.Key(), e.Key)
 			}
 			l.intents = append(l.intents, i)
+		case "shop.reports":
+			l.reports = append(l.reports, e.Value.(*saga.Report))
+			if e.Key != e.Value.(*saga.Report).Saga.ID {
+				l.t.Errorf("a report has the key %s", e.Key)
+			}
 		default:
 			l.t.Errorf("emitted to %s", e.Stream)
 		}
@@ -139,6 +146,9 @@ func TestRefusals(t *testing.T) {
 			a, _ := l.table[x.ID()].(*command.Admission)
 			if len(l.intents) != 0 || len(l.dead) != 0 || a == nil || a.Refusal == nil || a.Refusal.Kind != c.kind || a.Refusal.String() != c.want {
 				t.Errorf("%d intents, %v, %+v", len(l.intents), l.dead, a)
+			}
+			if len(l.reports) != 1 || l.reports[0].Saga.Status != saga.Rejected || l.reports[0].Saga.Reason.Detail != c.want || l.reports[0].Saga.Fingerprint != a.Fingerprint {
+				t.Errorf("reported: %+v", l.reports)
 			}
 		})
 	}

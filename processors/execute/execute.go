@@ -88,12 +88,15 @@ type Executor struct {
 	running int
 	share   float64
 	paused  bool
-	until   time.Time // the back end wants to be left alone until then
-	timer   *time.Timer
-	timerAt time.Time
-	closed  bool
-	wg      sync.WaitGroup
-	stats   Stats
+	// drip is the rate for as many calls as are dripping.
+	drip     float64
+	dripping int
+	until    time.Time // the back end wants to be left alone until then
+	timer    *time.Timer
+	timerAt  time.Time
+	closed   bool
+	wg       sync.WaitGroup
+	stats    Stats
 }
 
 // Stats of an executor.
@@ -147,7 +150,13 @@ func (x *Executor) Share(part float64) {
 }
 
 func (x *Executor) setRate() {
-	if r := x.connection.Limits.Rate; r > 0 && x.share > 0 {
+	r := x.connection.Limits.Rate
+	if x.drip > 0 && x.dripping > 0 && (r == 0 || x.drip < r) {
+		r = x.drip
+	}
+	if r == 0 {
+		x.limit.SetLimit(rate.Inf)
+	} else if x.share > 0 {
 		x.limit.SetLimit(rate.Limit(r * x.share))
 		x.limit.SetBurst(max(1, int(r*x.share/10)))
 	}
@@ -161,10 +170,15 @@ func (x *Executor) Pause() {
 	x.dispatch()
 }
 
-// Resume has calls begun again.
-func (x *Executor) Resume() {
+// Resume has calls begun again: with a drip rate, no more than so many in a second
+// over all processes until those that wait now are through.
+func (x *Executor) Resume(drip float64) {
 	x.mu.Lock()
 	x.paused = false
+	if x.drip = drip; drip > 0 {
+		x.dripping = len(x.queue)
+	}
+	x.setRate()
 	x.mu.Unlock()
 	x.dispatch()
 }
@@ -293,6 +307,11 @@ func (x *Executor) dispatch() {
 		i.begun = true
 		if x.connection.Limits.Ordered {
 			x.busy[i.Key] = true
+		}
+		if x.dripping > 0 {
+			if x.dripping--; x.dripping == 0 {
+				x.setRate()
+			}
 		}
 		x.running++
 		x.wg.Go(func() { x.call(i, done) })

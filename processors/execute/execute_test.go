@@ -395,9 +395,37 @@ func TestPauseAndWithdraw(t *testing.T) {
 		if x := o.last(t, "cmd-1"); x.Kind != failure.Conflict || x.Uncertain || w.done.Load() != 1 {
 			t.Errorf("withdrawn: %+v", x)
 		}
-		o.x.Resume()
+		o.x.Resume(0)
 		if x := o.last(t, "cmd-2"); x.Held || x.Kind != "" || o.calls != 1 || a.done.Load() != 1 || b.done.Load() != 1 {
 			t.Errorf("resumed: %+v, %d calls", x, o.calls)
+		}
+		o.x.Close()
+	})
+}
+
+// Those that waited while a connection was paused come by and by, if that is
+// wanted; those behind them as fast as ever.
+func TestDrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(connection(definition.Limits{}), ok)
+		o.x.Pause()
+		for i := range 100 {
+			o.ask(fmt.Sprint("cmd-", i), "pause", nil)
+		}
+		o.x.Resume(10)
+		began := time.Now()
+		for o.done() < 100 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(began); took < 9500*time.Millisecond || took > 10500*time.Millisecond {
+			t.Errorf("100 calls at 10 in a second took %s", took)
+		}
+		for i := range 100 {
+			o.ask(fmt.Sprint("cmd-2-", i), "pause", nil)
+		}
+		synctest.Wait()
+		if n := o.done(); n != 200 {
+			t.Errorf("%d are done at once", n-100)
 		}
 		o.x.Close()
 	})

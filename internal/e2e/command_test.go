@@ -1,0 +1,458 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/touchstone-platform/touchstone/internal/app"
+)
+
+// shop has two back ends that are asked over HTTP; what they answer is a
+// delivery of theirs.
+const shop = `
+apiVersion: touchstone/v1
+domain: shop
+resources:
+  customer:
+    identity: number
+    fields:
+      number: {type: string, authority: [crm, billing]}
+      email: {type: string, authority: [crm], writable: true, pii: contact}
+      status: {type: enum, authority: [billing]}
+    lifecycle: {field: status, initial: active, moves: {active: [suspended], suspended: [active]}}
+    events:
+      CustomerSuspended: {when: {enters: suspended}}
+    commands:
+      Suspend:
+        input:
+          reason: {type: enum, symbols: [fraud, fee], required: true}
+        require: entity.state == "active"
+        steps:
+          - call: billing.suspend
+            with: {id: entity.refs.billing, reason: input.reason}
+            undo: activate
+            timeout: 3s
+            retry: {attempts: 3, first: 20ms, max: 100ms}
+          - call: crm.note
+            with: {id: entity.refs.crm, text: '"suspended: " + input.reason'}
+            timeout: 3s
+            retry: {attempts: 3, first: 20ms, max: 100ms}
+        confirm: {if: entity.state == "suspended", within: 3s}
+      ChangeEmail: {update: [email]}
+sources:
+  crm:
+    connector: webhook
+    settings: {scheme: none}
+    map:
+      - {resource: customer, key: body.id, sequence: body.rev, fields: {number: body.number, "?email": body.email}}
+  billing:
+    connector: webhook
+    settings: {scheme: none}
+    map:
+      - {resource: customer, key: body.id, sequence: body.rev, fields: {number: body.number, "?status": {value: body.state, states: {ok: active, stopped: suspended}}}}
+connections:
+  billing:
+    connector: rest
+    source: billing
+    settings: {url: "URL/billing"}
+    operations:
+      suspend: {idempotent: true, settings: {path: '"/accounts/" + urlPart(args.id) + "/suspend"'}, journal: output.account}
+      activate: {idempotent: true, settings: {path: '"/accounts/" + urlPart(args.id) + "/activate"'}, journal: output.account}
+  crm:
+    connector: rest
+    source: crm
+    settings: {url: "URL/crm"}
+    limits: {failures: 1000}
+    operations:
+      note: {idempotent: true, settings: {path: '"/customers/" + urlPart(args.id) + "/notes"'}}
+      update: {idempotent: true, settings: {method: PATCH, path: '"/customers/" + urlPart(args.key)'}, journal: output}
+    updates: {customer: {operation: update}}
+`
+
+// office is the back ends: each remembers what it did under which key.
+type office struct {
+	*httptest.Server
+	mu    sync.Mutex
+	done  map[string]string // answers by idempotency key
+	state map[string]string
+	email map[string]string
+	rev   int
+	log   []string
+	// fail gives the status with which a request fails; 0 for none.
+	fail func(path string, n int) int
+	n    int
+	lies bool
+}
+
+func newOffice(t testing.TB) *office {
+	o := &office{done: map[string]string{}, state: map[string]string{}, email: map[string]string{}}
+	o.Server = httptest.NewServer(http.HandlerFunc(o.serve))
+	t.Cleanup(o.Close)
+	return o
+}
+
+func (o *office) serve(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.n++
+	if o.fail != nil {
+		if status := o.fail(r.URL.Path, o.n); status != 0 {
+			w.WriteHeader(status)
+			return
+		}
+	}
+	key := r.Header.Get("Idempotency-Key")
+	answer, again := o.done[key]
+	if !again {
+		answer = o.do(r.URL.Path, b)
+		o.done[key] = answer
+	}
+	w.Header().Set("Content-Type", "application/json")
+	io.WriteString(w, answer)
+}
+
+func (o *office) do(path string, body []byte) string {
+	parts := strings.Split(path, "/")
+	id, verb := parts[3], parts[len(parts)-1]
+	o.log = append(o.log, parts[1]+" "+verb+" "+id)
+	o.rev++
+	switch {
+	case o.lies:
+		return `{}`
+	case verb == "suspend":
+		o.state[id] = "stopped"
+	case verb == "activate":
+		o.state[id] = "ok"
+	case verb == "notes":
+		return `{"noted":true}`
+	default:
+		var in map[string]string
+		_ = json.Unmarshal(body, &in)
+		o.email[id] = in["email"]
+		return fmt.Sprintf(`{"id":%q,"number":%q,"email":%q,"rev":%d}`, id, strings.TrimPrefix(id, "c"), in["email"], o.rev)
+	}
+	return fmt.Sprintf(`{"account":{"id":%q,"number":%q,"state":%q,"rev":%d}}`, id, strings.TrimPrefix(id, "b"), o.state[id], o.rev)
+}
+
+func (o *office) did() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.log)
+}
+
+func (o *office) failing(fail func(path string, n int) int) {
+	o.mu.Lock()
+	o.fail, o.n = fail, 0
+	o.mu.Unlock()
+}
+
+// startShop runs the shop with its back ends and makes customers.
+func startShop(t testing.TB, o *office, customers ...string) *system {
+	t.Helper()
+	s := start(t, t.TempDir(), define(t, strings.ReplaceAll(shop, "URL", o.URL)), func(d *app.DevOptions) { d.Simulate = false })
+	s.customers(customers...)
+	return s
+}
+
+// customers are told of by both sources.
+func (s *system) customers(numbers ...string) {
+	s.t.Helper()
+	for _, n := range numbers {
+		for _, d := range [][2]string{{"crm", `{"id":"c` + n + `","number":"` + n + `","email":"a@example.org","rev":0}`}, {"billing", `{"id":"b` + n + `","number":"` + n + `","state":"ok","rev":0}`}} {
+			if a := s.post("/v1/ingress/"+d[0], []byte(d[1]), map[string]string{"Content-Type": "application/json"}); a.status != http.StatusAccepted {
+				s.t.Fatalf("%d %s", a.status, a.body)
+			}
+		}
+	}
+	for _, n := range numbers {
+		eventually(s.t, "customer "+n, 20*time.Second, func() (bool, string) {
+			a := s.get("/v1/shop/customer/" + n)
+			fields, _ := a.json["fields"].(map[string]any)
+			return fields["email"] != nil && a.json["state"] == "active", string(a.body)
+		})
+	}
+}
+
+func (s *system) send(customer, body string, headers map[string]string) answer {
+	s.t.Helper()
+	h := map[string]string{"Content-Type": "application/json"}
+	for k, v := range headers {
+		h[k] = v
+	}
+	return s.post("/v1/shop/customer/"+customer+"/commands", []byte(body), h)
+}
+
+// ended waits for the end of a command.
+func (s *system) ended(location string) answer {
+	s.t.Helper()
+	var a answer
+	eventually(s.t, "the end of "+location, 30*time.Second, func() (bool, string) {
+		a = s.get(location + "?wait=5s")
+		return a.json["final"] == true, string(a.body)
+	})
+	return a
+}
+
+func timeline(a answer) (out []string) {
+	for _, m := range a.json["timeline"].([]any) {
+		m := m.(map[string]any)
+		text, _ := m["text"].(string)
+		out = append(out, strings.TrimSuffix(m["status"].(string)+": "+text, ": "))
+	}
+	return out
+}
+
+// A command goes its whole way: to both back ends, by the journal back into the
+// entity, which confirms it; then it is an event.
+func TestCommandIsCarriedOut(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	a := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"Prefer": "wait=20", "Correlation-Id": "case-7"})
+	if a.status != http.StatusOK || a.json["status"] != "Completed" || a.header.Get("Preference-Applied") != "wait=20" || a.header.Get("Correlation-Id") != "case-7" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if got := fmt.Sprint(o.did()); got != "[billing suspend b1 crm notes c1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+	location := a.header.Get("Location")
+	if a = s.get("/v1/shop/customer/1"); a.json["state"] != "suspended" {
+		t.Errorf("the customer is %s", a.body)
+	}
+	a = s.get(location)
+	want := []string{
+		"Queued", "Running: billingSuspend asked", "Running: billingSuspend asked: done; crmNote asked", "Completed: crmNote asked: done",
+	}
+	if got := timeline(a); !slices.Equal(got, want) && !slices.Equal(got, append(want[:3:3], "Confirming: crmNote asked: done", "Completed")) {
+		t.Errorf("timeline %q\n%s", got, a.body)
+	}
+	runs := a.json["runs"].([]any)
+	if len(runs) != 2 || runs[0].(map[string]any)["state"] != "Completed" {
+		t.Errorf("runs %v", runs)
+	}
+	id := runs[0].(map[string]any)["id"].(string)
+	if r := s.get("/v1/shop/runs/" + id); r.status != http.StatusOK || r.json["connection"] != "billing" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	// What the back end answered is in the journal, and the run tells where.
+	attempt := runs[0].(map[string]any)["attempts"].([]any)[0].(map[string]any)
+	if r := s.get("/v1/deliveries/" + attempt["response"].(string)); r.json["disposition"] != "changed" && r.status != http.StatusOK {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	// The same again is nothing new: the state does not allow it, and it is told.
+	a = s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"Prefer": "wait=20"})
+	if a.status != http.StatusOK || a.json["status"] != "Rejected" || !strings.Contains(string(a.body), "which does not hold for version") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// A derived command goes to who decides the field.
+	a = s.send("1", `{"name":"ChangeEmail","input":{"email":"new@example.org"}}`, map[string]string{"Prefer": "wait=20"})
+	if a.json["status"] != "Completed" || o.email["c1"] != "new@example.org" {
+		t.Errorf("%d %s, the CRM has %v", a.status, a.body, o.email)
+	}
+	if a = s.get("/v1/shop/customer/1"); a.json["fields"].(map[string]any)["email"] != "new@example.org" {
+		t.Errorf("%s", a.body)
+	}
+	if a = s.get("/v1/shop/commands?status=Completed"); len(a.json["items"].([]any)) != 2 {
+		t.Errorf("%s", a.body)
+	}
+	if a = s.get("/v1/shop/customer/1/commands"); len(a.json["items"].([]any)) != 3 {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// The second back end refuses: what the first did is undone. Failures are told,
+// and resolved by the end.
+func TestCommandIsCompensated(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	o.failing(func(path string, _ int) int {
+		if strings.Contains(path, "/crm/") {
+			return http.StatusUnprocessableEntity
+		}
+		return 0
+	})
+	a := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil)
+	if a.status != http.StatusAccepted {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	a = s.ended(a.header.Get("Location"))
+	if a.json["status"] != "Failed" || a.json["reason"].(map[string]any)["kind"] != "Validation" {
+		t.Errorf("%s", a.body)
+	}
+	if got := fmt.Sprint(o.did()); got != "[billing suspend b1 billing activate b1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+	eventually(t, "the customer to be active again", 10*time.Second, func() (bool, string) {
+		a := s.get("/v1/shop/customer/1")
+		return a.json["state"] == "active" && a.json["version"].(float64) >= 3, string(a.body)
+	})
+	f := s.get("/v1/shop/failures")
+	items := f.json["items"].([]any)
+	if len(items) != 1 {
+		t.Fatalf("%s", f.body)
+	}
+	one := items[0].(map[string]any)
+	if one["kind"] != "Validation" || one["action"] != "DeadLetter" || one["open"] != false || !strings.HasSuffix(one["by"].(string), " Failed") {
+		t.Errorf("%s", f.body)
+	}
+	if a := s.get("/v1/shop/failures/" + one["id"].(string)); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// Failures that pass are tried again, with the same key: one effect.
+func TestCommandIsTriedAgain(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	o.failing(func(path string, n int) int {
+		if n <= 2 {
+			return http.StatusServiceUnavailable
+		}
+		return 0
+	})
+	a := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"Prefer": "wait=20"})
+	if a.json["status"] != "Completed" {
+		t.Fatalf("%s\n%s\n%s\n%s", a.body, s.get(a.header.Get("Location")).body, s.get("/v1/shop/customer/1").body, s.get("/v1/dead-letters").body)
+	}
+	a = s.get(a.header.Get("Location"))
+	if n := len(a.json["runs"].([]any)[0].(map[string]any)["attempts"].([]any)); n != 3 {
+		t.Errorf("%d attempts\n%s", n, a.body)
+	}
+	if got := fmt.Sprint(o.did()); got != "[billing suspend b1 crm notes c1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+}
+
+// A back end that says yes and does nothing is found out: the command is not
+// confirmed.
+func TestCommandIsNotConfirmed(t *testing.T) {
+	o := newOffice(t)
+	o.lies = true
+	s := startShop(t, o, "1")
+	a := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil)
+	a = s.ended(a.header.Get("Location"))
+	if a.json["status"] != "Unconfirmed" {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// Wrong commands are refused, each with what is wrong.
+func TestWrongCommands(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	for _, c := range []struct {
+		name, customer, body string
+		headers              map[string]string
+		status               int
+		want                 string
+	}{
+		{"unknown command", "1", `{"name":"Explode"}`, nil, 404, `there is no command \"Explode\" of customer, expected one of ChangeEmail, Suspend, UpdateCustomer`},
+		{"no name", "1", `{"input":{}}`, nil, 400, "name: found nothing"},
+		{"no JSON", "1", `{`, nil, 400, "invalid-body"},
+		{"unknown member", "1", `{"name":"Suspend","inputs":{}}`, nil, 400, `unknown field`},
+		{"unknown entity", "9", `{"name":"Suspend","input":{"reason":"fee"}}`, nil, 404, `no customer has the id`},
+		{"invalid input", "1", `{"name":"Suspend","input":{"reason":"joke","until":1}}`, nil, 422, `"pointer":"/input/reason"`},
+		{"all that is wrong", "1", `{"name":"Suspend","input":{"reason":"joke","until":1}}`, nil, 422, `"pointer":"/input/until"`},
+		{"wrong version", "1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"If-Match": `"77"`}, 412, "has version"},
+		{"no version", "1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"If-Match": `7`}, 400, "If-Match"},
+		{"long key", "1", `{"name":"Suspend","input":{"reason":"fee"}}`, map[string]string{"Idempotency-Key": strings.Repeat("k", 256)}, 400, "found 256 bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if a := s.send(c.customer, c.body, c.headers); a.status != c.status || !strings.Contains(string(a.body), c.want) {
+				t.Errorf("%d %s, expected %d with %s", a.status, a.body, c.status, c.want)
+			}
+		})
+	}
+	if a := s.get("/v1/shop/commands/cmd-1"); a.status != 404 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := s.get("/v1/shop/commands"); len(a.json["items"].([]any)) != 0 {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// 64 copies at once are one command; another body with the same key is refused.
+func TestCopiesOfACommand(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	key := map[string]string{"Idempotency-Key": "order-1"}
+	var wg sync.WaitGroup
+	locations := make(chan string, 64)
+	for range 64 {
+		wg.Go(func() {
+			a := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, key)
+			if a.status != http.StatusAccepted {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			locations <- a.header.Get("Location")
+		})
+	}
+	wg.Wait()
+	close(locations)
+	first := <-locations
+	for l := range locations {
+		if l != first {
+			t.Errorf("%s and %s", first, l)
+		}
+	}
+	if a := s.ended(first); a.json["status"] != "Completed" {
+		t.Errorf("%s", a.body)
+	}
+	if got := fmt.Sprint(o.did()); got != "[billing suspend b1 crm notes c1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+	if a := s.send("1", `{"input": {"reason":"fee"}, "name":"Suspend"}`, key); a.status != http.StatusAccepted || a.header.Get("Location") != first || a.json["status"] != "Completed" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := s.send("1", `{"name":"Suspend","input":{"reason":"fraud"}}`, key); a.status != 422 || !strings.Contains(string(a.body), "idempotency-key-reused") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// A connection is paused: commands wait, and go on when it is resumed. One that is
+// cancelled meanwhile is not carried out.
+func TestPausedConnection(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1", "2")
+	if a := s.post("/v1/shop/connections/billing/pause", nil, nil); a.status != http.StatusAccepted {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	eventually(t, "the pause", 10*time.Second, func() (bool, string) {
+		a := s.get("/v1/shop/connections")
+		return strings.Contains(string(a.body), `"state":"paused"`), string(a.body)
+	})
+	one := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location")
+	two := s.send("2", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location")
+	for _, l := range []string{one, two} {
+		eventually(t, l+" to wait", 10*time.Second, func() (bool, string) {
+			a := s.get(l)
+			return strings.Contains(string(a.body), `"held":true`), string(a.body)
+		})
+	}
+	if a := s.post(two+"/cancel", []byte(`{"detail":"no longer wanted"}`), nil); a.status != http.StatusAccepted {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := s.ended(two); a.json["status"] != "Cancelled" {
+		t.Errorf("%s", a.body)
+	}
+	if a := s.post(two+"/cancel", nil, nil); a.status != http.StatusConflict {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if got := o.did(); len(got) > 0 {
+		t.Errorf("the back ends did %s", got)
+	}
+	if a := s.post("/v1/shop/connections/billing/resume", []byte(`{"rate":50}`), nil); a.status != http.StatusAccepted {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := s.ended(one); a.json["status"] != "Completed" {
+		t.Errorf("%s", a.body)
+	}
+}
