@@ -30,6 +30,7 @@ func lenientKinds() connectors.Kinds {
 	for i, k := range kinds.Sources {
 		kinds.Sources[i] = lenient{k}
 	}
+	kinds.Backends = append(kinds.Backends, anything{name: "rest"})
 	return kinds
 }
 
@@ -129,5 +130,16 @@ func (backend) Connect(c *definition.Connection, o connectors.Options) (connecto
 	if len(wrong) > 0 {
 		return nil, wrong
 	}
+	return nil, nil
+}
+
+// anything takes any settings.
+type anything struct {
+	connectors.BackendKind
+	name string
+}
+
+func (a anything) Name() string { return a.name }
+func (anything) Connect(*definition.Connection, connectors.Options) (connectors.Backend, error) {
 	return nil, nil
 }

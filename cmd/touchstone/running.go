@@ -53,7 +53,7 @@ small single-node use.`,
 			cfg.Log.Level = "warn" // the story is what a person wants to follow
 		}
 		o := app.DevOptions{
-			Dir: cfg.Data.Dir, Listen: cfg.API.Listen, KafkaListen: cfg.Kafka.Listen, RegistryListen: cfg.Registry.Listen,
+			Dir: cfg.Data.Dir, Listen: cfg.API.Listen, KafkaListen: cfg.Kafka.Listen, RegistryListen: cfg.Registry.Listen, BackendsListen: cfg.Backends.Listen,
 			Simulate: !*noSimulators, Style: narrate.Style{Color: e.color(e.Stdout)},
 		}
 		if o.Options, err = e.options(cfg); err != nil {
@@ -85,7 +85,9 @@ describe tells which topics will be created.`,
   touchstone serve --roles inbox,resolve,merge,publish --kafka-brokers kafka-1:9092,kafka-2:9092`,
 		Args: noArguments,
 	}
-	load := configFlags(e, c, func(key string) bool { return key != "kafka.listen" && key != "registry.listen" })
+	load := configFlags(e, c, func(key string) bool {
+		return key != "kafka.listen" && key != "registry.listen" && key != "backends.listen"
+	})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
 		if err != nil {

@@ -34,7 +34,7 @@ func TestDevFromFileToEvent(t *testing.T) {
 	done := make(chan int, 1)
 	go func() {
 		code := run(ctx, env{Stdin: strings.NewReader(""), Stdout: w, Stderr: &log}, []string{
-			"dev", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0",
+			"dev", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0", "--backends-listen", "127.0.0.1:0",
 			"--topics-partitions", "2", "--no-simulators",
 		})
 		w.Close()

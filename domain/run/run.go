@@ -173,7 +173,7 @@ func (p *Progress) Reported(r *saga.Report) bool {
 		return false // it comes again
 	}
 	p.Report, p.Last = r, max(p.Last, r.At)
-	text := describe(before, r)
+	text := Describe(before, r)
 	if before == nil || before.Saga.Status != r.Saga.Status || text != "" {
 		p.Timeline = bounded(append(p.Timeline, Moment{r.At, r.Saga.Status, text}), MaxTimeline)
 	}
@@ -183,8 +183,9 @@ func (p *Progress) Reported(r *saga.Report) bool {
 	return true
 }
 
-// describe says what is new in a report besides the status.
-func describe(before, r *saga.Report) string {
+// Describe says what is new in a report besides the status; before is the one
+// before it, nil if there was none.
+func Describe(before, r *saga.Report) string {
 	var parts []string
 	was := map[string]saga.Step{}
 	if before != nil {

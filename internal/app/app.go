@@ -38,6 +38,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/event"
 	"github.com/touchstone-platform/touchstone/domain/journal"
 	"github.com/touchstone-platform/touchstone/domain/run"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/internal/door"
 	"github.com/touchstone-platform/touchstone/internal/engine"
 	"github.com/touchstone-platform/touchstone/processors"
@@ -100,6 +101,8 @@ type Options struct {
 	Limits api.Limits
 	// OnChange, if set, is told every canonical change as it is committed.
 	OnChange func(domain *definition.Domain, c *event.Change)
+	// OnReport, if set, is told each step of a command.
+	OnReport func(domain *definition.Domain, before, r *saga.Report)
 	// OnReady, if set, is told once when everything runs.
 	OnReady func()
 	Metrics *prometheus.Registry
@@ -602,6 +605,9 @@ func (a *App) addAPI(ctx context.Context, wg *sync.WaitGroup, d *door.Door, serv
 		domains = append(domains, dom)
 		a.reads[def.Name] = dom
 		wg.Go(func() { a.watchChanges(ctx, def) })
+		if a.opts.OnReport != nil && len(def.Commands()) > 0 {
+			wg.Go(func() { a.watchReports(ctx, def) })
+		}
 	}
 	var sources []api.Source
 	for _, i := range a.intakes {

@@ -22,6 +22,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/run"
 	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/internal/engine"
+	"github.com/touchstone-platform/touchstone/internal/failpoint"
 	"github.com/touchstone-platform/touchstone/processors/execute"
 	"github.com/touchstone-platform/touchstone/registry"
 	"github.com/touchstone-platform/touchstone/registry/expression"
@@ -187,7 +188,17 @@ func (a *App) addExecutor(d *definition.Domain, c *definition.Connection, t topo
 			})
 		}
 	}
-	x := execute.New(c, backend, out)
+	scope := d.Name + "." + c.Name
+	answer := out.Answer
+	out.Answer = func(key string, v *saga.Answer, done func(error)) {
+		answer(key, v, func(err error) {
+			if err == nil && !v.Held {
+				_ = failpoint.Reach(failpoint.ExecuteAnswered, scope) // it gives no error
+			}
+			done(err)
+		})
+	}
+	x := execute.New(c, faultyBackend{backend, scope}, out)
 	a.executors = append(a.executors, executor{d.Name, x})
 	return a.engine.AddOutlet(engine.Outlet{Group: t.Name, Topic: t.Calls, Most: callsUnderWay, Share: x.Share, Take: func(del *engine.Delivery) {
 		v, err := requests.Decode(del.Value)
@@ -202,6 +213,23 @@ func (a *App) addExecutor(d *definition.Domain, c *definition.Connection, t topo
 			Request: r, Key: string(del.Key), Where: fmt.Sprintf("%s/%d/%d", del.Topic, del.Partition, del.Offset), At: del.Time, Begun: del.Begun, Ticket: del,
 		})
 	}})
+}
+
+// faultyBackend fails where a test wants it to.
+type faultyBackend struct {
+	connectors.Backend
+	scope string
+}
+
+func (b faultyBackend) Call(ctx context.Context, c connectors.Call) (connectors.Reply, error) {
+	if err := failpoint.Reach(failpoint.ExecuteCall, b.scope); err != nil {
+		return connectors.Reply{}, err
+	}
+	r, err := b.Backend.Call(ctx, c)
+	if f := failpoint.Reach(failpoint.ExecuteCalled, b.scope); f != nil {
+		return connectors.Reply{}, &connectors.CallError{Err: f, Uncertain: true}
+	}
+	return r, err
 }
 
 // journalAnswer puts what a back end answered into the journal, as a delivery of
@@ -348,6 +376,37 @@ func (i intake) Connections(domain string) []api.Connection {
 		out = append(out, x)
 	}
 	return out
+}
+
+// watchReports tells each step of a domain's commands from now on.
+func (a *App) watchReports(ctx context.Context, d *definition.Domain) {
+	c, err := a.platform.Codec(topology.Reports(d.Name))
+	if err != nil {
+		a.opts.Log.Error("commands cannot be watched", "domain", d.Name, "error", err)
+		return
+	}
+	decode := decoder[*saga.Report](c)
+	last := map[string]*saga.Report{}
+	for ctx.Err() == nil {
+		err := a.engine.Tail(ctx, topology.Reports(d.Name), engine.End(), func(rec engine.Record) error {
+			r, err := decode(rec.Value)
+			if err != nil {
+				return nil // the station behind it tells
+			}
+			a.opts.OnReport(d, last[r.Saga.ID], r)
+			if last[r.Saga.ID] = r; r.Saga.Status.Final() {
+				delete(last, r.Saga.ID)
+			}
+			return nil
+		})
+		if ctx.Err() == nil {
+			a.opts.Log.Warn("commands are watched again", "domain", d.Name, "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
 }
 
 // closeExecutors waits for the calls under way.

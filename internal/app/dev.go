@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"github.com/touchstone-platform/touchstone/connectors"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/internal/embedded/broker"
 	"github.com/touchstone-platform/touchstone/internal/embedded/schemaregistry"
 	"github.com/touchstone-platform/touchstone/internal/narrate"
@@ -31,9 +34,10 @@ type DevOptions struct {
 	Options // Brokers, Registry, Dir, Listener, Secrets and OnChange are set here
 	// Dir holds everything: broker, registry, state.
 	Dir string
-	// Listen, KafkaListen and RegistryListen are loopback addresses; port 0
-	// means any free port.
-	Listen, KafkaListen, RegistryListen string
+	// Listen, KafkaListen, RegistryListen and BackendsListen are loopback
+	// addresses; port 0 means any free port. An empty one of BackendsListen does,
+	// too: it is where the simulated back ends are asked for something.
+	Listen, KafkaListen, RegistryListen, BackendsListen string
 	// Simulate plays the back ends of the sample domains.
 	Simulate bool
 	// SimulatePause is the time between two actions of the play.
@@ -50,7 +54,7 @@ type DevOptions struct {
 
 // DevAddresses are where a dev process can be reached.
 type DevAddresses struct {
-	API, Kafka, Registry string
+	API, Kafka, Registry, Backends string
 	// Secrets of the sources, by reference: random ones where the environment
 	// gives none.
 	Secrets connectors.Secrets
@@ -71,7 +75,19 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		return err
 	}
 	defer ln.Close() // Run closes it too; this is for what fails before
-	secrets := devSecrets(o.Options.Secrets)
+	given := devSecrets(o.Options.Secrets)
+	desk := simulate.NewDesk(given)
+	backends, err := net.Listen("tcp", cmp.Or(o.BackendsListen, "127.0.0.1:0"))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("simulated back ends: %s is taken by another program; choose another address with --backends-listen: %w", o.BackendsListen, err)
+	}
+	if err != nil {
+		return fmt.Errorf("simulated back ends: --backends-listen %q: %w", o.BackendsListen, err)
+	}
+	asked := &http.Server{Handler: desk, ReadHeaderTimeout: 10 * time.Second}
+	go asked.Serve(backends)
+	defer asked.Close()
+	secrets := connectors.Secrets(simulate.Addresses("http://"+backends.Addr().String(), given))
 	external, err := followed(o.Domains, secrets)
 	if err != nil {
 		return err
@@ -102,6 +118,7 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	opts.Brokers, opts.Registry = []string{b.Addr()}, codecs.RegistryOptions{URL: reg.URL()}
 	opts.CreateExternal = true
 	opts.OnChange = func(d *definition.Domain, c *event.Change) { story.change(d, c) }
+	opts.OnReport = story.command
 	ready := make(chan struct{})
 	opts.OnReady = sync.OnceFunc(func() { close(ready) })
 	a, err := Prepare(opts)
@@ -117,11 +134,14 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		case <-ctx.Done():
 			return
 		}
-		addr := DevAddresses{API: "http://" + ln.Addr().String(), Kafka: b.Addr(), Registry: reg.URL(), Secrets: secrets}
+		addr := DevAddresses{API: "http://" + ln.Addr().String(), Kafka: b.Addr(), Registry: reg.URL(), Backends: "http://" + backends.Addr().String(), Secrets: secrets}
 		story.say("ready in %s", time.Since(began).Round(time.Millisecond))
 		story.say("  console and API   %s", addr.API)
 		story.say("  Kafka             %s", addr.Kafka)
 		story.say("  schema registry   %s", addr.Registry)
+		if o.Simulate {
+			story.say("  back ends         %s", addr.Backends)
+		}
 		story.say("  data              %s", o.Dir)
 		if o.Running != nil {
 			o.Running(a)
@@ -134,7 +154,7 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 		}
 		story.say("simulated back ends begin to speak; each change of canonical state is told below\n")
 		if err := simulate.Run(ctx, simulate.Config{
-			API: addr.API, Brokers: []string{addr.Kafka}, Secret: secrets, Domains: names(o.Domains), Pause: o.SimulatePause, Seed: 7, Log: opts.Log,
+			API: addr.API, Brokers: []string{addr.Kafka}, Secret: secrets, Domains: names(o.Domains), Pause: o.SimulatePause, Seed: 7, Log: opts.Log, Desk: desk,
 		}); err != nil {
 			opts.Log.Error("simulators", "error", err)
 		}
@@ -274,4 +294,10 @@ func (s *story) change(d *definition.Domain, c *event.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = narrate.Change(s.w, d, c, s.style) // a closed terminal must not stop the work
+}
+
+func (s *story) command(_ *definition.Domain, before, r *saga.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = narrate.Command(s.w, before, r, s.style) // as above
 }

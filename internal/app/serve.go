@@ -41,6 +41,7 @@ func Configure(c *config.Config, domains []*definition.Domain) (Options, error) 
 		}
 	}
 	o.Topology.Partitions, o.Topology.Replication, o.Topology.DedupeWindow = c.Topics.Partitions, c.Topics.Replication, c.Dedupe.Window
+	o.Topology.CommandRetention = c.Commands.Keep
 	o.Limits.Body = int64(c.API.MaxBodyBytes)
 	return o, nil
 }

@@ -32,8 +32,10 @@ type Config struct {
 	Engine   Engine   `key:"engine"`
 	Topics   Topics   `key:"topics"`
 	Dedupe   Dedupe   `key:"dedupe"`
+	Commands Commands `key:"commands"`
+	Backends Backends `key:"backends"`
 	Log      Log      `key:"log"`
-	Roles    []string `key:"roles" doc:"What this process does: all, or some of api, feeds, inbox, resolve, merge, publish."`
+	Roles    []string `key:"roles" doc:"What this process does: all, or some of api, feeds, inbox, resolve, merge, publish, admit, orchestrate, execute, track."`
 
 	origins map[string]Origin
 }
@@ -111,6 +113,16 @@ type Dedupe struct {
 	Window time.Duration `key:"window" doc:"How long a delivery is remembered, so that a repetition is recognised."`
 }
 
+// Commands bounds the memory for commands.
+type Commands struct {
+	Keep time.Duration `key:"keep" doc:"How long a command's idempotency key is remembered, and how long after its end it can be asked what became of it."`
+}
+
+// Backends are the simulated ones.
+type Backends struct {
+	Listen string `key:"listen" doc:"Loopback address at which the simulated back ends are asked for something, host:port. Used by dev alone."`
+}
+
 // Log is the process log, on standard error.
 type Log struct {
 	Level  string `key:"level" doc:"debug, info, warn or error."`
@@ -132,13 +144,17 @@ func Default() Config {
 		Engine:   Engine{CommitInterval: 50 * time.Millisecond, CacheBytes: 128 << 20, StateCacheBytes: 64 << 20, Standby: "auto"},
 		Topics:   Topics{Partitions: 8, Replication: -1},
 		Dedupe:   Dedupe{Window: 7 * 24 * time.Hour},
+		Commands: Commands{Keep: 30 * 24 * time.Hour},
+		Backends: Backends{Listen: "127.0.0.1:8082"},
 		Log:      Log{Level: "info", Format: "text"},
 		Roles:    []string{"all"},
 	}
 }
 
 // RoleNames are the values of the key roles, apart from all.
-func RoleNames() []string { return []string{"api", "feeds", "inbox", "resolve", "merge", "publish"} }
+func RoleNames() []string {
+	return []string{"api", "feeds", "inbox", "resolve", "merge", "publish", "admit", "orchestrate", "execute", "track"}
+}
 
 // HasRole says whether the process is to play a role.
 func (c *Config) HasRole(role string) bool {

@@ -56,6 +56,8 @@ func (c *Config) validate(report func(Problem)) {
 	v.need(c.Engine.CacheBytes >= 1<<20, "engine.cacheBytes", c.Engine.CacheBytes.String(), "at least 1MiB")
 	v.need(c.Topics.Partitions >= 1 && c.Topics.Partitions <= 1000, "topics.partitions", strconv.Itoa(c.Topics.Partitions), "1 to 1000")
 	v.need(c.Topics.Replication == -1 || c.Topics.Replication >= 1 && c.Topics.Replication <= 32767, "topics.replication", strconv.Itoa(c.Topics.Replication), "-1, or 1 and more")
+	v.address("backends.listen", c.Backends.Listen)
+	v.need(c.Commands.Keep >= time.Hour, "commands.keep", formatDuration(c.Commands.Keep), "at least 1h")
 	v.need(c.Dedupe.Window >= time.Minute, "dedupe.window", formatDuration(c.Dedupe.Window), "at least 1m")
 
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -112,7 +112,7 @@ func (o *office) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	key := r.Header.Get("Idempotency-Key")
 	answer, again := o.done[key]
-	if !again {
+	if !again || strings.HasSuffix(r.URL.Path, "/charge") { // that does not know keys
 		answer = o.do(r.URL.Path, b)
 		o.done[key] = answer
 	}
@@ -134,6 +134,8 @@ func (o *office) do(path string, body []byte) string {
 		o.state[id] = "ok"
 	case verb == "notes":
 		return `{"noted":true}`
+	case verb == "charge":
+		return `{}`
 	default:
 		var in map[string]string
 		_ = json.Unmarshal(body, &in)

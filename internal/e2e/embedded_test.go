@@ -13,6 +13,7 @@ import (
 
 	"github.com/touchstone-platform/touchstone/internal/app"
 	"github.com/touchstone-platform/touchstone/internal/embedded/broker"
+	"github.com/touchstone-platform/touchstone/internal/embedded/schemaregistry"
 )
 
 func runTests(m *testing.M) int { return m.Run() }
@@ -47,7 +48,7 @@ const keepsRequests = false
 func launch(t *testing.T, dir, definition string, killed bool, rules ...string) *child {
 	t.Helper()
 	c := spawn(t, dir, strings.Join(rules, ";"), "dev", "--data", dir, "--domain", definition, "--no-simulators",
-		"--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0")
+		"--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0", "--backends-listen", "127.0.0.1:0")
 	for what, to := range map[string]*string{"console and API": &c.addr.API, "Kafka  ": &c.addr.Kafka, "schema registry": &c.addr.Registry} {
 		line, err := c.lines.find(what, 60*time.Second)
 		if err != nil && c.firedOf(rules) {
@@ -65,4 +66,20 @@ func launch(t *testing.T, dir, definition string, killed bool, rules ...string) 
 		}
 	}
 	return c
+}
+
+// ground starts a broker and a registry that outlive the processes of a test.
+func ground(t *testing.T, dir string) (brokers, registry string) {
+	t.Helper()
+	b, err := broker.Start(broker.Config{Dir: filepath.Join(dir, "broker"), Listen: "127.0.0.1:0", AutoCreate: true, Partitions: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() }) // its data is of no use any more
+	r, err := schemaregistry.Start(schemaregistry.Config{Dir: filepath.Join(dir, "registry"), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return b.Addr(), r.URL()
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -62,12 +63,16 @@ func assembly(t testing.TB, dir string) func(context.Context, app.DevOptions) er
 		}
 		defer ln.Close()
 		secrets := o.Secrets
-		o.Secrets = func(ref string) (string, error) {
+		given := func(ref string) (string, error) {
 			if v, err := secrets(ref); err == nil {
 				return v, nil
 			}
 			return "whsec_dG91Y2hzdG9uZSB0ZXN0cyBuZWVkIG5vIHNlY3JldHM=", nil
 		}
+		desk := simulate.NewDesk(given)
+		asked := httptest.NewServer(desk)
+		defer asked.Close()
+		o.Secrets = simulate.Addresses(asked.URL, given)
 		o.Options.Dir, o.Listener, o.Brokers = o.Dir, ln, realKafka.Addrs()
 		o.Registry = codecs.RegistryOptions{URL: realRegistry.URL()}
 		o.CreateExternal = true
@@ -97,7 +102,7 @@ func assembly(t testing.TB, dir string) func(context.Context, app.DevOptions) er
 				domains = append(domains, d.Name)
 			}
 			if err := simulate.Run(ctx, simulate.Config{
-				API: addr.API, Brokers: realKafka.Addrs(), Secret: o.Secrets, Domains: domains, Pause: o.SimulatePause, Seed: 7, Log: o.Log,
+				API: addr.API, Brokers: realKafka.Addrs(), Secret: o.Secrets, Domains: domains, Pause: o.SimulatePause, Seed: 7, Log: o.Log, Desk: desk,
 			}); err != nil {
 				t.Errorf("simulators: %v", err)
 			}
@@ -138,4 +143,11 @@ func join(t *testing.T, dir, definition string, rules ...string) *child {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// ground gives the broker and the registry, empty.
+func ground(t *testing.T, dir string) (brokers, registry string) {
+	t.Helper()
+	own(t, dir)
+	return strings.Join(realKafka.Addrs(), ","), realRegistry.URL()
 }

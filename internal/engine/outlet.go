@@ -122,6 +122,9 @@ func (o *outlet) runOnce(ctx context.Context) error {
 	run.changed = sync.NewCond(&run.mu)
 	cl, err := kgo.NewClient(o.engine.cfg.clientOptions(o.spec.Group,
 		kgo.ConsumerGroup(o.spec.Group),
+		// Who is started again after a crash goes on at once, and does not wait for
+		// the session of the one before to end.
+		kgo.InstanceID(o.engine.cfg.Instance),
 		kgo.ConsumeTopics(o.spec.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.SessionTimeout(o.engine.cfg.SessionTimeout),
@@ -140,9 +143,14 @@ func (o *outlet) runOnce(ctx context.Context) error {
 	committing, stop := context.WithCancel(context.Background())
 	wg.Go(func() { run.commits(committing) })
 	defer func() {
-		// Closing leaves the group, which hands on what is held: revoked waits for
-		// what is under way and commits it.
+		// A static member is not taken for gone when it closes: it says so, after
+		// what is under way has ended and is committed.
+		run.revoked(context.Background(), cl, map[string][]int32{o.spec.Topic: run.held()})
+		member, _ := cl.GroupMetadata()
 		cl.Close()
+		leaving, done := context.WithTimeout(context.Background(), 2*time.Second)
+		o.engine.kafka.leave(leaving, o.spec.Group, o.engine.cfg.Instance, member)
+		done()
 		stop()
 		wg.Wait()
 		run.lost(context.Background(), nil, map[string][]int32{o.spec.Topic: run.held()})

@@ -14,6 +14,10 @@ const (
 	OutletBegun        Point = "engine/outlet/begun"
 	OutletBeforeCommit Point = "engine/outlet/before-commit"
 
+	ExecuteCall     Point = "execute/before-call"
+	ExecuteCalled   Point = "execute/after-call"
+	ExecuteAnswered Point = "execute/answered"
+
 	SessionFence     Point = "engine/session/fence"
 	RecoveryRecord   Point = "engine/recovery/record"
 	RecoveryWrite    Point = "engine/recovery/write"
@@ -44,7 +48,7 @@ type Place struct {
 
 // Points lists all points.
 func Points() []Place {
-	const group, view, feed, source = "consumer group", "view", "consumer group of the feed", "<domain>.<source>"
+	const group, view, feed, source, connection = "consumer group", "view", "consumer group of the feed", "<domain>.<source>", "<domain>.<connection>"
 	return []Place{
 		{DoorBeforeAppend, source, "a delivery is verified and not yet in the journal", true},
 		{DoorAfterAppend, source, "a delivery is in the journal and not yet acknowledged to its sender", false},
@@ -52,6 +56,9 @@ func Points() []Place {
 		{FeedBeforeCommit, feed, "records of a foreign topic are in the journal, their offsets not yet committed", true},
 		{OutletBegun, group, "it is noted durably that a record has begun, nothing is done for it yet", true},
 		{OutletBeforeCommit, group, "records are dealt with, their offsets not yet committed", true},
+		{ExecuteCall, connection, "a back end is about to be called", true},
+		{ExecuteCalled, connection, "a back end has been called, nothing of what it answered is written", true},
+		{ExecuteAnswered, connection, "the answer of a back end is in the log, its request not yet done with", false},
 		{SessionFence, group, "a processor is about to fence the one before it", true},
 		{RecoveryRecord, group, "a record of the changelog is taken in by recovery", true},
 		{RecoveryWrite, group, "what recovery has taken in is about to be written to Pebble", true},

@@ -9,6 +9,7 @@ import (
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/event"
+	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/internal/narrate"
 )
 
@@ -62,5 +63,30 @@ func TestChange(t *testing.T) {
 	}
 	if !strings.Contains(b.String(), "no event is declared") || !strings.Contains(b.String(), "\x1b[33mupdated\x1b[0m") {
 		t.Errorf("got %q", b.String())
+	}
+}
+
+func TestCommand(t *testing.T) {
+	report := func(status saga.Status, do, undo saga.Phase) *saga.Report {
+		return &saga.Report{Key: "default/customer/C-1001", At: 1772373787000000, Saga: saga.Saga{Command: "SuspendCustomer", Status: status, Steps: []saga.Step{{
+			Name: "billingSuspend", Do: saga.Leg{Phase: do, Attempt: 1}, Undo: saga.Leg{Phase: undo, Attempt: 1},
+		}}}}
+	}
+	var b strings.Builder
+	reports := []*saga.Report{report(saga.Running, saga.Asked, saga.Idle), report(saga.Compensating, saga.Done, saga.Asked), report(saga.Failed, saga.Done, saga.Done)}
+	for i, r := range reports {
+		var before *saga.Report
+		if i > 0 {
+			before = reports[i-1]
+		}
+		if err := narrate.Command(&b, before, r, narrate.Style{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "14:03:07 command SuspendCustomer C-1001  Running  billingSuspend asked\n" +
+		"14:03:07 command SuspendCustomer C-1001  Compensating  billingSuspend asked: done; billingSuspend undo\n" +
+		"14:03:07 command SuspendCustomer C-1001  Failed  billingSuspend undo: done\n"
+	if b.String() != want {
+		t.Errorf("%s\nexpected\n%s", b.String(), want)
 	}
 }

@@ -22,12 +22,24 @@ type customer struct {
 	state               string
 	balance             int // cents
 	consent             bool
-	revision            int
+	revision, score     int
 }
 
 type customers struct {
 	s    *stage
 	list []*customer
+}
+
+// find gives the customer that a system calls so: 1001, B1001, M1001 or C-1001.
+func (c *customers) find(id string) *customer {
+	for _, x := range c.list {
+		for _, name := range []string{"%d", "B%d", "M%d", "C-%d"} {
+			if fmt.Sprintf(name, x.id) == id {
+				return x
+			}
+		}
+	}
+	return nil
 }
 
 func newCustomers(s *stage) *customers {
@@ -42,7 +54,7 @@ func newCustomers(s *stage) *customers {
 	} {
 		x := &customer{
 			id: 1001 + i, number: fmt.Sprintf("C-%d", 1001+i), first: p.first, last: p.last, street: p.street, city: p.city,
-			state: "open", balance: s.rng.IntN(50000), consent: i%2 == 0,
+			state: "open", balance: s.rng.IntN(50000), consent: i%2 == 0, score: 700 - 80*i,
 		}
 		x.email = strings.ToLower(p.first) + "@example.com"
 		x.crmEmail = "  " + p.first + "." + strings.ReplaceAll(p.last, " ", "") + "@Example.com"
@@ -143,18 +155,20 @@ func (c *customers) capture(ctx context.Context, op string, before, after object
 	return c.s.produce(ctx, "crm.public.customers", object{"id": after["id"]}, value)
 }
 
+// account is one as the billing system tells it.
+func (c *customers) account(x *customer) object {
+	return object{
+		"id": fmt.Sprintf("B%d", x.id), "customerNumber": x.number, "holder": strings.ToUpper(x.first + " " + x.last),
+		"invoiceEmail": x.crmEmail[2:], "openedOn": "2021-03-01", "state": x.state, "revision": x.revision,
+		"address": object{"street": x.street, "postalCode": fmt.Sprintf("%05d", x.id), "city": x.city, "country": "SE"},
+		"balance": fmt.Sprintf("%d.%02d", x.balance/100, abs(x.balance%100)), "currency": "SEK", "paymentTermDays": 30,
+	}
+}
+
 // bill sends a delivery of the billing system, signed with HMAC.
 func (c *customers) bill(ctx context.Context, x *customer, what string) error {
 	x.revision++
-	body := encode(object{
-		"type": what, "at": c.s.now().UTC().Format(time.RFC3339Nano),
-		"account": object{
-			"id": fmt.Sprintf("B%d", x.id), "customerNumber": x.number, "holder": strings.ToUpper(x.first + " " + x.last),
-			"invoiceEmail": x.crmEmail[2:], "openedOn": "2021-03-01", "state": x.state, "revision": x.revision,
-			"address": object{"street": x.street, "postalCode": fmt.Sprintf("%05d", x.id), "city": x.city, "country": "SE"},
-			"balance": fmt.Sprintf("%d.%02d", x.balance/100, abs(x.balance%100)), "currency": "SEK", "paymentTermDays": 30,
-		},
-	})
+	body := encode(object{"type": what, "at": c.s.now().UTC().Format(time.RFC3339Nano), "account": c.account(x)})
 	secret, err := c.s.Secret("env:TOUCHSTONE_SECRET_BILLING")
 	if err != nil {
 		return err

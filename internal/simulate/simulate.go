@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -36,6 +37,8 @@ type Config struct {
 	Secret func(ref string) (string, error)
 	// Domains to play, by name; others are left alone.
 	Domains []string
+	// Desk is where the back ends are asked for something; nil for none.
+	Desk *Desk
 	// Pause between two actions after the opening. Default two seconds.
 	Pause time.Duration
 	// Seed of the play; equal seeds play the same.
@@ -64,7 +67,11 @@ func Run(ctx context.Context, c Config) error {
 	for _, d := range c.Domains {
 		switch d {
 		case "customer-management":
-			acts = append(acts, newCustomers(s))
+			c := newCustomers(s)
+			acts = append(acts, c)
+			if c.s.Desk != nil {
+				c.s.Desk.play(c)
+			}
 		case "order-fulfilment":
 			acts = append(acts, newOrders(s))
 		}
@@ -86,7 +93,10 @@ func Run(ctx context.Context, c Config) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := s.play(ctx, acts[s.rng.IntN(len(acts))].next()); err != nil {
+			s.mu.Lock()
+			next := acts[s.rng.IntN(len(acts))].next()
+			s.mu.Unlock()
+			if err := s.play(ctx, next); err != nil {
 				return nil
 			}
 		}
@@ -108,6 +118,8 @@ type scene struct {
 // stage is what all back ends share.
 type stage struct {
 	Config
+	// mu guards all of it: the back ends play, and are asked for something.
+	mu    sync.Mutex
 	kafka *kgo.Client
 	http  *http.Client
 	rng   *rand.Rand
@@ -117,6 +129,8 @@ type stage struct {
 
 // play does one scene; only the end of ctx is an error.
 func (s *stage) play(ctx context.Context, sc scene) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := sc.do(ctx); err != nil && ctx.Err() == nil {
 		s.Log.Warn("a simulated back end was not heard", "what", sc.what, "error", err)
 	}

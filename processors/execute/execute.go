@@ -535,6 +535,16 @@ func (x *Executor) finish(i *item, begun bool, reply connectors.Reply, err error
 		a.Output = outputs(reply.Output)
 	}
 	x.wg.Add(1)
+	x.write(i, begun, a, t, answerPatience)
+}
+
+// answerPatience is how long is waited before an answer that could not be written
+// is written again; twice as long each time.
+const answerPatience = 500 * time.Millisecond
+
+// write writes an answer and what became of its attempt, until both are safe or
+// the request is somebody else's.
+func (x *Executor) write(i *item, begun bool, a *saga.Answer, t *run.Attempt, wait time.Duration) {
 	var mu sync.Mutex
 	var failed error
 	left := 2
@@ -544,21 +554,27 @@ func (x *Executor) finish(i *item, begun bool, reply connectors.Reply, err error
 		left--
 		last := left == 0
 		mu.Unlock()
-		if !last {
-			return
-		}
-		defer x.wg.Done()
-		if failed != nil {
-			// It comes again when its partition is read anew; until then the saga's
-			// own time runs out.
-			x.out.Log.Error("answer of a back end could not be written", "connection", x.connection.Name, "saga", r.Saga, "step", r.Step, "error", failed)
+		switch {
+		case !last:
+		case failed == nil:
+			i.Ticket.Done(begun)
+			x.wg.Done()
+		case i.Ticket.Context().Err() != nil || x.ended():
 			i.Ticket.GiveUp(begun)
-			return
+			x.wg.Done()
+		default:
+			x.out.Log.Error("answer of a back end could not be written and is written again", "connection", x.connection.Name, "saga", a.Saga, "step", a.Step, "error", failed)
+			time.AfterFunc(wait, func() { x.write(i, begun, a, t, min(2*wait, time.Minute)) })
 		}
-		i.Ticket.Done(begun)
 	}
 	x.out.Answer(i.Key, a, safe)
 	x.out.Tell(t, safe)
+}
+
+func (x *Executor) ended() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.closed
 }
 
 // action is what follows a failure. It is what the saga does, told beforehand.

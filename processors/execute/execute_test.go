@@ -37,6 +37,7 @@ type office struct {
 	calls   int
 	now     int // calls under way
 	most    int
+	refuse  int // answers that cannot be written
 	call    func(ctx context.Context, c connectors.Call) (connectors.Reply, error)
 	log     strings.Builder
 }
@@ -103,8 +104,17 @@ func open(c *definition.Connection, call func(ctx context.Context, c connectors.
 	o.x = execute.New(c, o, execute.Outside{
 		Answer: func(key string, a *saga.Answer, done func(error)) {
 			o.mu.Lock()
-			o.answers[a.Saga] = append(o.answers[a.Saga], a)
+			refused := o.refuse > 0
+			if refused {
+				o.refuse--
+			} else {
+				o.answers[a.Saga] = append(o.answers[a.Saga], a)
+			}
 			o.mu.Unlock()
+			if refused {
+				done(errors.New("no broker"))
+				return
+			}
 			done(nil)
 		},
 		Tell: func(a *run.Attempt, done func(error)) {
@@ -426,6 +436,25 @@ func TestDrip(t *testing.T) {
 		synctest.Wait()
 		if n := o.done(); n != 200 {
 			t.Errorf("%d are done at once", n-100)
+		}
+		o.x.Close()
+	})
+}
+
+// An answer that cannot be written is written again: the saga hears of it, and the
+// call is not made again for that.
+func TestAnswerIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(connection(definition.Limits{}), ok)
+		o.refuse = 3
+		ticket := o.ask("cmd-1", "pause", nil)
+		time.Sleep(time.Second)
+		if ticket.done.Load() != 0 {
+			t.Error("done with before the answer is safe")
+		}
+		time.Sleep(time.Minute)
+		if a := o.last(t, "cmd-1"); a.Kind != "" || o.calls != 1 {
+			t.Errorf("%+v, %d calls", a, o.calls)
 		}
 		o.x.Close()
 	})
