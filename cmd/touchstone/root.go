@@ -73,7 +73,7 @@ func run(ctx context.Context, e env, args []string) int {
 func newCommand(e env) *cobra.Command {
 	root := group("touchstone", "A virtual system of record over Kafka",
 		newDev(e), newServe(e), newDescribe(e), newDomain(e), newIngest(e), newExplain(e), newTrace(e),
-		newEntity(e), newSource(e), newDelivery(e), newEvent(e), newReplay(e), newRebuild(e), newDLQ(e), newConfig(e), newVersion(e), newBench(e),
+		newEntity(e), newSource(e), newDelivery(e), newEvent(e), newReplay(e), newRebuild(e), newDLQ(e), newCommandCommand(e), newConnection(e), newConfig(e), newVersion(e), newBench(e),
 	)
 	root.Long = `Touchstone takes in what many systems say about the same customers, orders or
 flights, decides field by field whose word counts, keeps one canonical state

@@ -12,14 +12,16 @@ import (
 	"github.com/touchstone-platform/touchstone/connectors/cdc"
 	"github.com/touchstone-platform/touchstone/connectors/fake"
 	"github.com/touchstone-platform/touchstone/connectors/file"
+	"github.com/touchstone-platform/touchstone/connectors/kafka"
 	"github.com/touchstone-platform/touchstone/connectors/rest"
+	"github.com/touchstone-platform/touchstone/connectors/sql"
 	"github.com/touchstone-platform/touchstone/connectors/webhook"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 )
 
 // Kinds gives every kind, sorted by name.
 func Kinds() connectors.Kinds {
-	return connectors.Kinds{Sources: []connectors.Kind{cdc.Kind{}, file.Kind{}, webhook.Kind{}}, Backends: []connectors.BackendKind{fake.Kind{}, rest.Kind{}}}
+	return connectors.Kinds{Sources: []connectors.Kind{cdc.Kind{}, file.Kind{}, webhook.Kind{}}, Backends: []connectors.BackendKind{fake.Kind{}, kafka.Kind{}, rest.Kind{}, sql.Kind{}}}
 }
 
 // Open opens every source of a domain by its connector's kind. All sources are

@@ -26,7 +26,12 @@ type BackendCase struct {
 
 // RunBackend checks what connectors.BackendKind and Backend promise.
 func RunBackend(t *testing.T, kind connectors.BackendKind, compile func(text string, variables ...string) (definition.Expr, error), cases []BackendCase) {
-	o := connectors.Options{Secrets: Secrets, Compile: compile}
+	t.Helper()
+	RunBackendWith(t, kind, connectors.Options{Secrets: Secrets, Compile: compile}, cases)
+}
+
+// RunBackendWith is RunBackend with secrets of one's own.
+func RunBackendWith(t *testing.T, kind connectors.BackendKind, o connectors.Options, cases []BackendCase) {
 	t.Run("described", func(t *testing.T) {
 		if kind.Name() == "" || kind.Doc() == "" {
 			t.Error("a kind has a name and a text")

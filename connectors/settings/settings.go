@@ -215,6 +215,27 @@ func (r *Reader) Strings(key string) []string {
 	return out
 }
 
+// Texts reads a list of texts that may be repeated.
+func (r *Reader) Texts(key string) []string {
+	items, ok := r.get(key).([]any)
+	if !ok {
+		if v := r.get(key); v != nil {
+			r.Wrong(key, v, "a list of strings")
+		}
+		return nil
+	}
+	var out []string
+	for i, item := range items {
+		s, ok := item.(string)
+		if !ok || s == "" {
+			r.Wrong(key+"["+strconv.Itoa(i)+"]", item, "a string that is not empty")
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // Part reads a nested map; an empty one if the key has no value.
 func (r *Reader) Part(key string) *Reader {
 	v := r.get(key)

@@ -258,11 +258,20 @@ func (c *Client) Sources(ctx context.Context) ([]Source, error) {
 }
 
 // Domains lists the domains that the server runs, sorted by name.
-func (c *Client) Domains(ctx context.Context) ([]string, error) {
+func (c *Client) Domains(ctx context.Context) ([]string, error) { return c.domainsWhere(ctx, "") }
+
+// DomainsWithCommands lists the domains that take commands, sorted by name.
+func (c *Client) DomainsWithCommands(ctx context.Context) ([]string, error) {
+	return c.domainsWhere(ctx, "admit")
+}
+
+// domainsWhere lists the domains that have a station; any, if it is empty.
+func (c *Client) domainsWhere(ctx context.Context, station string) ([]string, error) {
 	var t struct {
 		Topology struct {
 			Groups []struct {
-				Domain string `json:"domain"`
+				Domain  string `json:"domain"`
+				Station string `json:"station"`
 			} `json:"groups"`
 		} `json:"topology"`
 	}
@@ -271,7 +280,9 @@ func (c *Client) Domains(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, g := range t.Topology.Groups {
-		names = append(names, g.Domain)
+		if station == "" || g.Station == station {
+			names = append(names, g.Domain)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
