@@ -18,7 +18,7 @@ FAILPOINT_TESTS := ^TestKilledAt
 # What the tests on a real Kafka leave out: the tests of the embedded mode, of
 # local state alone and of the assignor alone, one that is about merging alone
 # and starts twelve systems, and those that only measure.
-NOT_ON_KAFKA := TestDataFlights|TestDataWeather|TestDataGitHub|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay|TestWakeThat|TestWakesOf|TestInspectWakes|TestFailedWakes
+NOT_ON_KAFKA := TestDataFlights|TestDataWeather|TestDataGitHub|TestDataDirectoryInUse|TestTakenPorts|TestStartBeforeBrokerAndRegistry|TestPowerLoss|TestDamagedFolder|TestCopartition|TestIndexConforms|TestPartitionsThatStay|TestWakeThat|TestWakesOf|TestInspectWakes|TestFailedWakes|TestWrongCommands|TestCommandsAreAs|TestCommandIsNotC
 # What three brokers may do otherwise than one: acknowledge by several, move
 # coordinators and leaders, die one by one.
 ON_THREE_BROKERS := TestCluster|TestBroker|TestExactlyOnce|TestEndArrives|TestNetworkFaults|TestRebalanceStorm|TestProcessesKilled|TestTwoInstances|TestRecovery|TestCleanRestart|TestLogStart|TestAppend|TestReadAt|TestDeadLetters|TestRefusedOutput|TestRedrive|TestTransient|TestKillInTheMiddleOfAnIngest|TestReplayFromZero|TestSamplesComeAlive
@@ -40,11 +40,11 @@ dev: build ## Run everything in one process, with data in DATA (.touchstone) and
 test: ## Run all tests; needs neither Docker nor a network
 	go test -timeout 10m ./...
 	go test -timeout 5m -tags failpoints ./internal/failpoint
-	go test -timeout 5m -tags failpoints -run "$(FAILPOINT_TESTS)" ./internal/engine ./internal/e2e
+	go test -timeout 5m -tags failpoints -run "$(FAILPOINT_TESTS)" ./internal/engine
 
 .PHONY: race
 race: ## Run the tests under the race detector, but for those that kill processes or only measure
-	go test -race -timeout 25m -skip '^TestKillInTheMiddle|^TestProcessesKilled|^TestPartitionsThatStay' ./...
+	go test -race -timeout 25m -skip '^TestKillInTheMiddle|^TestKilledAt|^TestProcessesKilled|^TestPartitionsThatStay' ./...
 
 .PHONY: test-kafka
 test-kafka: ## Run the engine and the pipeline on a real Kafka, on one and on three brokers; needs Java 17 and Maven

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
+
 	"github.com/touchstone-platform/touchstone/internal/app"
 )
 
@@ -307,6 +309,80 @@ func TestCommandIsCompensated(t *testing.T) {
 	}
 	if a := s.get("/v1/shop/failures/" + one["id"].(string)); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// What is served is as the OpenAPI document says, the requests of the declared
+// commands among it.
+func TestCommandsAreAsDocumented(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1")
+	doc, err := openapi3.NewLoader().LoadFromData(s.get("/openapi.json").body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context()); err != nil {
+		t.Error(err)
+	}
+	is := func(schema string, v any) error {
+		x := doc.Components.Schemas[schema]
+		if x == nil {
+			return fmt.Errorf("there is no schema %s", schema)
+		}
+		return x.Value.VisitJSON(v, openapi3.EnableJSONSchema2020())
+	}
+	documented := func(schema string, a answer) answer {
+		t.Helper()
+		if err := is(schema, a.json); err != nil {
+			t.Errorf("%s is no %s: %v", a.body, schema, err)
+		}
+		return a
+	}
+	for body, ok := range map[string]bool{
+		`{"name":"Suspend","input":{"reason":"fee"}}`: true, `{"name":"Suspend","input":{"reason":"joke"}}`: false, `{"name":"Suspend","input":{}}`: false,
+		`{"name":"ChangeEmail","input":{"email":"x"}}`: true, `{"name":"ChangeEmail","input":{"mail":"x"}}`: false, `{"name":"Explode"}`: false,
+	} {
+		var v any
+		if err := json.Unmarshal([]byte(body), &v); err != nil {
+			t.Fatal(err)
+		}
+		if err := is("CommandRequest", v); ok != (err == nil) {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	o.failing(func(path string, n int) int {
+		if n == 1 {
+			return http.StatusServiceUnavailable
+		}
+		if strings.Contains(path, "/crm/") {
+			return http.StatusUnprocessableEntity
+		}
+		return 0
+	})
+	location := documented("Command", s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil)).header.Get("Location")
+	a := documented("Command", s.ended(location))
+	run := a.json["runs"].([]any)[0].(map[string]any)["id"].(string)
+	documented("Run", s.get("/v1/shop/runs/"+run))
+	documented("RunPage", s.get("/v1/shop/runs?state=Failed"))
+	f := documented("FailurePage", s.get("/v1/shop/failures"))
+	documented("Failure", s.get("/v1/shop/failures/"+f.json["items"].([]any)[0].(map[string]any)["id"].(string)))
+	documented("CommandPage", s.get("/v1/shop/commands?connection=crm&limit=1"))
+	documented("CommandPage", s.get("/v1/shop/customer/1/commands"))
+	documented("Connections", s.get("/v1/shop/connections"))
+	documented("DeclaredCommands", s.get("/v1/shop/definitions/commands"))
+	documented("Switch", s.post("/v1/shop/connections/crm/pause", nil, nil))
+	for path, status := range map[string]int{
+		"/v1/shop/commands?status=Odd": 400, "/v1/shop/commands?cursor=x": 400, "/v1/shop/commands?entity=x": 400, "/v1/shop/commands?connection=x": 400, "/v1/shop/commands?open=maybe": 400,
+		"/v1/shop/runs/x": 404, "/v1/shop/runs/run-1.x": 404, "/v1/shop/failures/fail-1.x.1": 404, "/v1/shops/commands": 404,
+	} {
+		if a := documented("Problem", s.get(path)); a.status != status {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	for _, verb := range []string{"cancel", "retry", "abandon", "approve", "refuse"} {
+		if a := documented("Problem", s.post(location+"/"+verb, nil, nil)); a.status != http.StatusConflict {
+			t.Errorf("%s: %d %s", verb, a.status, a.body)
+		}
 	}
 }
 
