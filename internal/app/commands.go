@@ -378,6 +378,9 @@ func (i intake) Connections(domain string) []api.Connection {
 	return out
 }
 
+// watched are the most commands that are watched at a time.
+const watched = 1000
+
 // watchReports tells each step of a domain's commands from now on.
 func (a *App) watchReports(ctx context.Context, d *definition.Domain) {
 	c, err := a.platform.Codec(topology.Reports(d.Name))
@@ -394,6 +397,9 @@ func (a *App) watchReports(ctx context.Context, d *definition.Domain) {
 				return nil // the station behind it tells
 			}
 			a.opts.OnReport(d, last[r.Saga.ID], r)
+			if len(last) > watched {
+				clear(last) // a little less is told of those that go on
+			}
 			if last[r.Saga.ID] = r; r.Saga.Status.Final() {
 				delete(last, r.Saga.ID)
 			}

@@ -2,13 +2,18 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +106,7 @@ func (r *rig) read(ctx context.Context) {
 				return
 			}
 			x := v.(*saga.Report).Saga
+			x.ID = strings.Clone(x.ID) // and not the record with it
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if !r.seen[x.ID] && x.Status == saga.Running {
@@ -164,10 +170,12 @@ func (r *rig) count() int {
 //	go test -run '^$' -bench BenchmarkSagas/throughput -benchtime 20000x ./internal/e2e
 //	go test -run '^$' -bench BenchmarkSagas/latency -benchtime 4000x ./internal/e2e
 //	go test -run '^$' -bench BenchmarkSagas/waiting -benchtime 100000x ./internal/e2e
+//	go test -run '^$' -bench BenchmarkSagas/outage -benchtime 10000x ./internal/e2e
 //
 // throughput sends all at once; latency 200 in a second, TOUCHSTONE_BENCH_RATE
 // says otherwise; waiting has all of them wait for a back end that is paused, and
-// tells the memory of the process, broker included.
+// tells the memory of the process, broker included; outage has a back end be down
+// for a minute, and tells how often it was asked for each call that it did.
 func BenchmarkSagas(b *testing.B) {
 	b.Run("throughput", func(b *testing.B) {
 		if b.N == 1 {
@@ -225,6 +233,42 @@ func BenchmarkSagas(b *testing.B) {
 			b.Fatalf("%v", r.statuses)
 		}
 	})
+	b.Run("outage", func(b *testing.B) {
+		if b.N == 1 {
+			return
+		}
+		var asked, did atomic.Int64
+		var up atomic.Bool
+		up.Store(true)
+		office := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			if !up.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			did.Add(1)
+		}))
+		defer office.Close()
+		r := newRig(b, strings.Replace(three, "two: {connector: fake, limits: {concurrency: 1000}, operations: {set: {idempotent: true}, unset: {idempotent: true}}}",
+			`two: {connector: rest, settings: {url: "`+office.URL+`"}, limits: {concurrency: 16, failures: 5, pause: 5s}, operations: {set: {idempotent: true, settings: {path: '"/set"'}}, unset: {idempotent: true, settings: {path: '"/unset"'}}}}`, 1))
+		r.accounts(b, b.N)
+		b.ResetTimer()
+		up.Store(false)
+		time.AfterFunc(time.Minute, func() { up.Store(true) })
+		began := time.Now()
+		for i := range b.N {
+			r.send(i, "o")
+		}
+		for r.count() < b.N && time.Since(began) < 10*time.Minute {
+			<-time.After(10 * time.Millisecond)
+		}
+		b.StopTimer()
+		b.ReportMetric(float64(asked.Load())/float64(b.N), "calls/needed")
+		b.ReportMetric((time.Since(began) - time.Minute).Seconds(), "s-after-outage")
+		if r.statuses[saga.Completed] != b.N {
+			b.Fatalf("%v, %d done", r.statuses, did.Load())
+		}
+	})
 	b.Run("waiting", func(b *testing.B) {
 		if b.N == 1 {
 			return
@@ -252,6 +296,15 @@ func BenchmarkSagas(b *testing.B) {
 		b.StopTimer()
 		runtime.GC()
 		runtime.ReadMemStats(&after)
+		if name := os.Getenv("TOUCHSTONE_BENCH_HEAP"); name != "" {
+			f, err := os.Create(name)
+			if err == nil {
+				err = errors.Join(pprof.WriteHeapProfile(f), f.Close())
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		}
 		b.ReportMetric(float64(held()), "waiting")
 		b.ReportMetric(float64(after.HeapInuse)/(1<<20), "heap-MiB")
 		b.ReportMetric(float64(after.Sys)/(1<<20), "sys-MiB")
