@@ -291,13 +291,14 @@ func sampleCommand() *command.Command {
 	return &command.Command{
 		Tenant: "default", Principal: "crm-desk", IdempotencyKey: "k", Name: "SuspendCustomer", Resource: "customer", Entity: "C1",
 		Input: `{"reason":"fraud"}`, IfVersion: 3, Cause: envelope.Cause{Correlation: "c"}, At: at,
+		Parent: &command.Parent{Domain: "d", Key: "default/customer/C1", Saga: "cmd-0", Step: "s", Undo: true, Attempt: 2},
 	}
 }
 
 func sampleSaga() *saga.Saga {
 	return &saga.Saga{
 		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Fingerprint: "f", Principal: "crm-desk",
-		Cause: envelope.Cause{Correlation: "c"}, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1,
+		Cause: envelope.Cause{Correlation: "c"}, Parent: sampleCommand().Parent, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1,
 		Steps: []saga.Step{{
 			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
 			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503"}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,

@@ -206,6 +206,16 @@ func readCommand(r *reader, c *command.Command) {
 	readLong(r, &c.IfVersion)
 	readCause(r, &c.Cause)
 	readLong(r, &c.At)
+	readOptional(r, &c.Parent, readParent)
+}
+
+func readParent(r *reader, p *command.Parent) {
+	readWord(r, &p.Domain)
+	readText(r, &p.Key)
+	readText(r, &p.Saga)
+	readWord(r, &p.Step)
+	readBool(r, &p.Undo)
+	readInt(r, &p.Attempt)
 }
 
 func readAdmission(r *reader, a *command.Admission) {
@@ -280,6 +290,7 @@ func readSaga(r *reader, s *saga.Saga) {
 	readText(r, &s.Fingerprint)
 	readWord(r, &s.Principal)
 	readCause(r, &s.Cause)
+	readOptional(r, &s.Parent, readParent)
 	readLong(r, &s.IfVersion)
 	readWord(r, &s.Status)
 	readLong(r, &s.Accepted)

@@ -182,7 +182,7 @@ func isParallel(n *yaml.Node) bool {
 	return false
 }
 
-const stepForm = "a step: a mapping with one of the keys call, approve, parallel"
+const stepForm = "a step: a mapping with one of the keys call, approve, command, parallel"
 
 // step reads one step. known are the steps before it.
 func (l *loader) step(p place, c *definition.Command, r *definition.Resource, known []string) *definition.Step {
@@ -194,10 +194,28 @@ func (l *loader) step(p place, c *definition.Command, r *definition.Resource, kn
 	s := &definition.Step{Line: p.node.Line, Kind: definition.Call, Timeout: definition.DefaultTimeout, Retry: definition.DefaultRetry}
 	call, hasCall := o.get("call")
 	approve, hasApprove := o.get("approve")
+	child, hasChild := o.get("command")
+	kinds := 0
+	for _, has := range []bool{hasCall, hasApprove, hasChild} {
+		if has {
+			kinds++
+		}
+	}
 	switch {
-	case hasCall == hasApprove:
-		l.report(p, "a step that calls and is approved, or neither", stepForm)
+	case kinds != 1:
+		l.report(p, strconv.Itoa(kinds)+" of call, approve and command", stepForm)
 		return nil
+	case hasChild:
+		s.Kind, s.Timeout, s.Retry = definition.Child, definition.DefaultDeadline, definition.Retry{Attempts: 1, First: definition.DefaultRetry.First, Max: definition.DefaultRetry.Max}
+		if text, ok := l.text(child, "<domain>.<resource>.<Command>"); ok {
+			parts := strings.Split(text, ".")
+			if len(parts) != 3 || !hyphenName.MatchString(parts[0]) || !lowerName.MatchString(parts[1]) || !upperName.MatchString(parts[2]) {
+				l.report(child, quote(text), "<domain>.<resource>.<Command>, such as order-fulfilment.order.CancelOrder")
+				return nil
+			}
+			s.Connection, s.Operation = parts[0], parts[1]+"."+parts[2]
+			s.Name = strings.ToLower(parts[2][:1]) + parts[2][1:]
+		}
 	case hasCall:
 		if text, ok := l.text(call, "<connection>.<operation>"); ok {
 			s.Connection, s.Operation, _ = strings.Cut(text, ".")
@@ -229,10 +247,17 @@ func (l *loader) step(p place, c *definition.Command, r *definition.Resource, kn
 	if w, ok := o.get("with"); ok {
 		s.With = l.arguments(w, scope, c, r)
 	}
+	if id, ok := o.get("entity"); ok && hasChild {
+		if x := l.expr(id, scope, expression.Key()); x != nil {
+			s.With = append([]definition.Argument{{Name: definition.ChildEntity, Expr: x, Masked: personal(x, c, r)}}, s.With...)
+		}
+	} else if ok != hasChild {
+		l.report(o.in("entity", o.node), map[bool]string{true: "the entity of a step that sends no command", false: "nothing"}[ok], "the id of the entity that the command is about, for a step with the key command")
+	}
 	if d := o.duration("timeout"); d > 0 {
 		s.Timeout = d
 	}
-	if x, ok := o.get("retry"); ok && s.Kind == definition.Call {
+	if x, ok := o.get("retry"); ok && s.Kind != definition.Approve {
 		s.Retry = l.retry(x)
 	} else if ok {
 		l.report(x, "retry of an approval", "none: it is asked for once")
@@ -348,9 +373,20 @@ func (l *loader) undo(p place, s *definition.Step, c *definition.Command, r *def
 		return
 	}
 	u := &definition.Undo{With: s.With, Timeout: s.Timeout, Retry: s.Retry}
+	if s.Kind == definition.Child && len(s.With) > 0 {
+		u.With = s.With[:1] // the entity; the input is that of another command
+	}
 	operation := func(p place) {
 		text, ok := l.text(p, form)
 		if !ok {
+			return
+		}
+		if s.Kind == definition.Child { // another command on the same entity
+			if !upperName.MatchString(text) {
+				l.report(p, quote(text), "the name of a command on the same entity, such as ReopenOrder")
+			}
+			resource, _, _ := strings.Cut(s.Operation, ".")
+			u.Operation = resource + "." + text
 			return
 		}
 		if rest, ok := strings.CutPrefix(text, s.Connection+"."); ok {
@@ -381,6 +417,9 @@ func (l *loader) undo(p place, s *definition.Step, c *definition.Command, r *def
 	}
 	if w, ok := o.get("with"); ok {
 		u.With = l.arguments(w, l.sagaScope(c, r, append(slices.Clone(known), s.Name), true), c, r)
+		if s.Kind == definition.Child && len(s.With) > 0 && s.With[0].Name == definition.ChildEntity {
+			u.With = append([]definition.Argument{s.With[0]}, u.With...)
+		}
 	}
 	if d := o.duration("timeout"); d > 0 {
 		u.Timeout = d

@@ -79,6 +79,9 @@ func (l *loader) connection(m member) *definition.Connection {
 	if p, ok := o.get("updates"); ok {
 		l.updates(p, c)
 	}
+	if p, ok := o.get("reads"); ok {
+		l.reads(p, c)
+	}
 	o.close()
 	if kind != nil && len(l.problems) == before {
 		l.connect(o.place, c, kind)
@@ -186,6 +189,28 @@ func (l *loader) updates(p place, c *definition.Connection) {
 		}
 		x.close()
 		l.writers = append(l.writers, u)
+	}
+}
+
+// reads reads by which operations records are read. Their resources are checked
+// with those of updates.
+func (l *loader) reads(p place, c *definition.Connection) {
+	o, _ := l.object(p, "a mapping of operations by resource")
+	c.Reads = map[string]string{}
+	for _, m := range o.members {
+		name, ok := l.text(m.value, "an operation of the connection")
+		if !ok {
+			continue
+		}
+		op, ok := c.Operation(name)
+		switch {
+		case !ok:
+			l.unknownOperation(m.value, name, c)
+		case op.Journal == nil:
+			l.report(m.value, "operation "+name+", which journals nothing", "one with the key journal: what it reads is a delivery of the source")
+		}
+		c.Reads[m.name] = name
+		l.readers = append(l.readers, member{m.name, m.key, m.value})
 	}
 }
 

@@ -81,14 +81,12 @@ func (l *loader) derive() {
 
 // checkWriters checks what updates refer to.
 func (l *loader) checkWriters() {
+	for _, m := range l.readers {
+		l.knownResource(m.key, m.name)
+	}
 	for _, w := range l.writers {
-		r, ok := l.domain.Resource(w.resource)
+		r, ok := l.knownResource(w.place, w.resource)
 		if !ok {
-			var names []string
-			for _, x := range l.domain.Resources {
-				names = append(names, x.Name)
-			}
-			l.suggest(w.place, "unknown resource "+quote(w.resource), "a resource of the domain: "+orNone(names), suggest(w.resource, names))
 			continue
 		}
 		for _, e := range w.fields {
@@ -101,6 +99,19 @@ func (l *loader) checkWriters() {
 			}
 		}
 	}
+}
+
+// knownResource finds a resource, or reports that there is none of that name.
+func (l *loader) knownResource(p place, name string) (*definition.Resource, bool) {
+	r, ok := l.domain.Resource(name)
+	if !ok {
+		var names []string
+		for _, x := range l.domain.Resources {
+			names = append(names, x.Name)
+		}
+		l.suggest(p, "unknown resource "+quote(name), "a resource of the domain: "+orNone(names), suggest(name, names))
+	}
+	return r, ok
 }
 
 // routes gives who can write a field, the most authoritative first.

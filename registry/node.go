@@ -35,6 +35,7 @@ type loader struct {
 	// named commands, with their lines, and by whom fields are written.
 	named       map[string]int
 	writers     []updates
+	readers     []member
 	derivations []derivation
 }
 

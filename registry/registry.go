@@ -131,10 +131,53 @@ func Together(domains []*definition.Domain) error {
 			sources[s.Name] = d
 		}
 	}
+	problems = append(problems, children(domains)...)
 	if len(problems) == 0 {
 		return nil
 	}
 	return problems
+}
+
+// children checks that the commands that steps send are declared.
+func children(domains []*definition.Domain) (problems Problems) {
+	for _, d := range domains {
+		for _, c := range d.Commands() {
+			for _, stage := range c.Stages {
+				for _, s := range stage {
+					if s.Kind != definition.Child {
+						continue
+					}
+					operations := []string{s.Operation}
+					if s.Undo != nil {
+						operations = append(operations, s.Undo.Operation)
+					}
+					for _, op := range operations {
+						if !declared(domains, s.Connection, op) {
+							problems = append(problems, Problem{
+								File: d.File, Line: s.Line, Key: "commands." + c.Name + ".steps." + s.Name, Found: quote(s.Connection + "." + op),
+								Expected: "<domain>.<resource>.<Command> of a domain of the installation",
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+	return problems
+}
+
+func declared(domains []*definition.Domain, domain, operation string) bool {
+	resource, command, _ := strings.Cut(operation, ".")
+	for _, d := range domains {
+		if d.Name != domain {
+			continue
+		}
+		if r, ok := d.Resource(resource); ok {
+			_, ok := r.Command(command)
+			return ok
+		}
+	}
+	return false
 }
 
 // Embedded gives the sample domains that are part of the program.

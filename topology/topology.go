@@ -202,7 +202,6 @@ func Orders(domain string) string      { return domain + ".orders" }
 func Reports(domain string) string     { return domain + ".reports" }
 func Switches(domain string) string    { return domain + ".switches" }
 func Attempts(domain string) string    { return domain + ".attempts" }
-func Refreshes(domain string) string   { return domain + ".refreshes" }
 
 // Calls gives the topic of the calls to a connection.
 func Calls(domain, connection string) string { return domain + ".calls." + connection }
@@ -241,7 +240,7 @@ func Build(domains []*definition.Domain, o Options, follows Follows) (*Topology,
 			return nil, fmt.Errorf("domain %s is defined twice", d.Name)
 		}
 		seen[d.Name] = true
-		t.add(d, o, follows)
+		t.add(d, domains, o, follows)
 	}
 	for _, x := range t.Topics {
 		if x.Kind != External {
@@ -259,7 +258,7 @@ func (t *Topology) ours(name string) bool {
 	return slices.ContainsFunc(t.Topics, func(x Topic) bool { return x.Name == name && x.Kind != External })
 }
 
-func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
+func (t *Topology) add(d *definition.Domain, domains []*definition.Domain, o Options, follows Follows) {
 	n := d.Name
 	topic := func(name string, kind Kind, rec Record, key, doc string) Topic {
 		return Topic{Name: name, Domain: n, Kind: kind, Record: rec, Key: key, Partitions: o.Partitions, Replication: o.Replication, Derived: true, Doc: doc}
@@ -322,7 +321,7 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	group(Publish, []string{changes.Name}, published.Name, []string{events.Name}, "publishes the domain events of each change, once")
 
 	if commands {
-		t.addCommands(d, o, topic, group)
+		t.addCommands(d, domains, o, topic, group)
 	}
 
 	t.Views = append(t.Views,
@@ -333,8 +332,29 @@ func (t *Topology) add(d *definition.Domain, o Options, follows Follows) {
 	)
 }
 
+// Children are the domains among those given that take commands from steps of d.
+func Children(d *definition.Domain, domains []*definition.Domain) (out []string) {
+	for _, name := range d.Children() {
+		if slices.ContainsFunc(domains, func(x *definition.Domain) bool { return x.Name == name && len(x.Commands()) > 0 }) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// Parents are the domains among those given whose steps send commands to d.
+func Parents(d *definition.Domain, domains []*definition.Domain) (out []string) {
+	for _, x := range domains {
+		if slices.Contains(x.Children(), d.Name) {
+			out = append(out, x.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // addCommands declares what carries out the commands of a domain.
-func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name string, kind Kind, rec Record, key, doc string) Topic, group func(station string, inputs []string, table string, outputs []string, doc string)) {
+func (t *Topology) addCommands(d *definition.Domain, domains []*definition.Domain, o Options, topic func(name string, kind Kind, rec Record, key, doc string) Topic, group func(station string, inputs []string, table string, outputs []string, doc string)) {
 	n := d.Name
 	const entity = "tenant/resource/entity id"
 	const day, week = 24 * time.Hour, 7 * 24 * time.Hour
@@ -355,12 +375,11 @@ func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name 
 	lanes := kept(topic(TableName(n, Orchestrate), Table, Lane, entity, "commands under way on each entity, with their timers"), 0)
 	reports := kept(topic(Reports(n), Stream, Report, "command id", "each step of a command"), o.CommandRetention)
 	attempts := kept(topic(Attempts(n), Stream, Attempt, "command id", "each attempt at a call: its beginning and its end"), week)
-	refreshes := kept(topic(Refreshes(n), Stream, Ask, entity, "entities whose sources are to be asked, since a command is not confirmed"), day)
 	progress := kept(topic(TableName(n, Track), Table, Progress, "command id", "how far commands are, with the calls that were made for them; forgotten after a while"), 0)
 	switches := kept(topic(Switches(n), Table, Switch, "connection", "which connections are paused"), 0)
 	switches.Derived, switches.Partitions = false, 1
 	t.Topics = append(t.Topics, commands, admitted, intents, plans, asks, snapshots)
-	out := []string{asks.Name, reports.Name, refreshes.Name}
+	out := []string{asks.Name, reports.Name}
 	for _, c := range d.Connections {
 		calls := kept(topic(Calls(n, c.Name), Stream, Request, entity, "what connection "+c.Name+" is asked for"), week)
 		t.Topics = append(t.Topics, calls)
@@ -374,8 +393,17 @@ func (t *Topology) addCommands(d *definition.Domain, o Options, topic func(name 
 		}
 		t.Executors = append(t.Executors, x)
 	}
-	t.Topics = append(t.Topics, answers, attempts, switches, orders, lanes, reports, refreshes, progress)
-	group(Admit, []string{commands.Name}, admitted.Name, []string{commands.Name, intents.Name, reports.Name}, "recognises commands that come again, refuses what is not declared")
+	t.Topics = append(t.Topics, answers, attempts, switches, orders, lanes, reports, progress)
+	for _, child := range Children(d, domains) {
+		out = append(out, Commands(child))
+	}
+	admits := []string{commands.Name, intents.Name, reports.Name}
+	for _, parent := range Parents(d, domains) {
+		out, admits = append(out, Answers(parent)), append(admits, Answers(parent))
+	}
+	slices.Sort(out[2:])
+	out = slices.Compact(out)
+	group(Admit, []string{commands.Name}, admitted.Name, admits, "recognises commands that come again, refuses what is not declared")
 	group(Orchestrate, []string{intents.Name, snapshots.Name, Changes(n), answers.Name, orders.Name}, lanes.Name, out, "carries commands out: sagas over the back ends, one at a time on each entity")
 	group(Track, []string{reports.Name, attempts.Name}, progress.Name, nil, "keeps what is told of commands and calls")
 	t.Views = append(t.Views, View{Name: n + ".commands", Domain: n, Topic: progress.Name, Doc: "commands by id, entity and status; calls and their failures"})

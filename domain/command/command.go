@@ -35,6 +35,20 @@ type Command struct {
 	IfVersion int64            `avro:"ifVersion" json:"ifVersion,omitempty"`
 	Cause     envelope.Cause   `avro:"cause" json:"cause"`
 	At        envelope.Instant `avro:"at" json:"at"`
+	// Parent is the step of a command that sent this one, and is told how it ends;
+	// nil if nobody is.
+	Parent *Parent `avro:"parent" json:"parent,omitempty"`
+}
+
+// Parent is the step of a command that sends another one.
+type Parent struct {
+	Domain string `avro:"domain" json:"domain"`
+	// Key of its entity (canonical.EntityKey).
+	Key     string `avro:"key" json:"key"`
+	Saga    string `avro:"saga" json:"saga"`
+	Step    string `avro:"step" json:"step"`
+	Undo    bool   `avro:"undo" json:"undo,omitempty"`
+	Attempt int32  `avro:"attempt" json:"attempt"`
 }
 
 // MaxKey is the length of the longest idempotency key in bytes.

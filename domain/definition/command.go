@@ -117,6 +117,10 @@ type Step struct {
 	Line    int
 }
 
+// ChildEntity names the argument of a Child step that says which entity its command
+// is about; the others are its input.
+const ChildEntity = "@entity"
+
 // Argument is a value that is handed to a back end.
 type Argument struct {
 	Name string

@@ -18,6 +18,9 @@ type Connection struct {
 	// not journaled.
 	Source string
 	Limits Limits
+	// Reads gives, by resource, the operation that reads a record by its key, as
+	// the argument "key". What it journals is what the source says of it now.
+	Reads map[string]string
 	// Operations sorted by name.
 	Operations []*Operation
 	// Line in the definition file, for messages.

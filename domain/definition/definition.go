@@ -67,6 +67,22 @@ func (d *Domain) Commands() []*Command {
 	return out
 }
 
+// Children names the domains that steps of its commands send commands to, sorted.
+func (d *Domain) Children() []string {
+	var out []string
+	for _, c := range d.Commands() {
+		for _, stage := range c.Stages {
+			for _, s := range stage {
+				if s.Kind == Child {
+					out = append(out, s.Connection)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // Owners says who answers for a domain.
 type Owners struct{ Business, Technical, ChangeAuthority string }
 

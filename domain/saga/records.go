@@ -1,9 +1,11 @@
 package saga
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
@@ -72,6 +74,25 @@ type Answer struct {
 // Reply is the answer as an input.
 func (a *Answer) Reply() Reply {
 	return Reply{Step: a.Step, Undo: a.Undo, Attempt: a.Attempt, Held: a.Held, Output: a.Output, Kind: a.Kind, Detail: a.Detail, Uncertain: a.Uncertain, After: a.After}
+}
+
+// AnswerTo is what the step that sent a command is told of its end.
+func AnswerTo(p *command.Parent, s *Saga) *Answer {
+	a := &Answer{Saga: p.Saga, Step: p.Step, Undo: p.Undo, Attempt: p.Attempt, Output: []canonical.Named{
+		{Name: "command", Value: canonical.String(s.ID)}, {Name: "status", Value: canonical.String(string(s.Status))},
+	}}
+	if s.Status == Completed {
+		return a
+	}
+	a.Kind, a.Detail = failure.Conflict, fmt.Sprintf("command %s ended as %s", s.ID, s.Status)
+	if s.Reason != nil {
+		a.Detail += ": " + s.Reason.Detail
+		if s.Status == Failed || s.Status == Rejected {
+			a.Kind = s.Reason.Kind // nothing is left of it
+		}
+	}
+	a.Uncertain = s.Status == Unconfirmed || s.Status == Abandoned
+	return a
 }
 
 // OrderKind is what somebody wants of a command that was sent.

@@ -22,6 +22,7 @@ import (
 	"hash/fnv"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
+	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/failure"
 )
@@ -160,6 +161,8 @@ type Saga struct {
 	// Principal who sent it, and what caused it.
 	Principal string         `avro:"principal" json:"principal"`
 	Cause     envelope.Cause `avro:"cause" json:"cause"`
+	// Parent is the step of a command that sent this one; nil if none did.
+	Parent *command.Parent `avro:"parent" json:"parent,omitempty"`
 	// IfVersion is the version that the entity must have when it begins; 0 if any
 	// will do.
 	IfVersion int64            `avro:"ifVersion" json:"ifVersion,omitempty"`

@@ -449,7 +449,7 @@ func (a *App) addStations(ctx context.Context) error {
 			topology.Resolve: resolve.New(d),
 			topology.Merge:   merge.New(d),
 			topology.Publish: publish.New(d, a.events[d.Name]),
-			topology.Admit:   admit.New(d),
+			topology.Admit:   admit.New(d, topology.Parents(d, a.opts.Domains)...),
 			topology.Track:   track.New(a.opts.Topology.CommandRetention),
 		}
 		if len(d.Commands()) > 0 && a.opts.has(topology.Orchestrate) {
@@ -457,7 +457,7 @@ func (a *App) addStations(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			stations[topology.Orchestrate] = orchestrate.New(d.Name, plans)
+			stations[topology.Orchestrate] = orchestrate.New(d, plans, topology.Children(d, a.opts.Domains), topology.Parents(d, a.opts.Domains))
 		}
 		for _, g := range a.topology.Groups {
 			if g.Domain != d.Name || !a.opts.has(g.Station) {

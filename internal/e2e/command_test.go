@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/touchstone-platform/touchstone/internal/app"
+	"github.com/touchstone-platform/touchstone/registry"
 )
 
 // shop has two back ends that are asked over HTTP; what they answer is a
@@ -49,6 +51,10 @@ resources:
             retry: {attempts: 3, first: 20ms, max: 100ms}
         confirm: {if: entity.state == "suspended", within: 3s}
       ChangeEmail: {update: [email]}
+      Activate:
+        require: entity.state == "suspended"
+        steps: [{call: billing.activate, with: {id: entity.refs.billing}, timeout: 3s}]
+        confirm: {if: entity.state == "active", within: 3s}
 sources:
   crm:
     connector: webhook
@@ -68,6 +74,8 @@ connections:
     operations:
       suspend: {idempotent: true, settings: {path: '"/accounts/" + urlPart(args.id) + "/suspend"'}, journal: output.account}
       activate: {idempotent: true, settings: {path: '"/accounts/" + urlPart(args.id) + "/activate"'}, journal: output.account}
+      read: {idempotent: true, settings: {method: GET, path: '"/accounts/" + urlPart(args.key) + "/read"'}, journal: output.account}
+    reads: {customer: read}
   crm:
     connector: rest
     source: crm
@@ -92,6 +100,8 @@ type office struct {
 	fail func(path string, n int) int
 	n    int
 	lies bool
+	// silent: billing does what it is asked for, and does not tell.
+	silent bool
 }
 
 func newOffice(t testing.TB) *office {
@@ -113,6 +123,14 @@ func (o *office) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	key := r.Header.Get("Idempotency-Key")
+	if strings.HasSuffix(r.URL.Path, "/read") {
+		id := strings.Split(r.URL.Path, "/")[3]
+		o.rev++
+		o.log = append(o.log, "billing read "+id)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"account":{"id":%q,"number":%q,"state":%q,"rev":%d}}`, id, strings.TrimPrefix(id, "b"), cmp.Or(o.state[id], "ok"), o.rev)
+		return
+	}
 	answer, again := o.done[key]
 	if !again || strings.HasSuffix(r.URL.Path, "/charge") { // that does not know keys
 		answer = o.do(r.URL.Path, b)
@@ -127,6 +145,10 @@ func (o *office) do(path string, body []byte) string {
 	id, verb := parts[3], parts[len(parts)-1]
 	o.log = append(o.log, parts[1]+" "+verb+" "+id)
 	o.rev++
+	if o.silent && verb == "suspend" {
+		o.state[id] = "stopped" // it does not say so
+		return `{}`
+	}
 	switch {
 	case o.lies:
 		return `{}`
@@ -422,6 +444,84 @@ func TestCommandIsNotConfirmed(t *testing.T) {
 	}
 }
 
+// A back end that does what it should and does not say so is asked: then the
+// command is confirmed.
+func TestCommandIsConfirmedByAsking(t *testing.T) {
+	o := newOffice(t)
+	o.silent = true
+	s := startShop(t, o, "1")
+	a := s.ended(s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location"))
+	if a.json["status"] != "Completed" || !slices.Contains(o.did(), "billing read b1") || !slices.Contains(timeline(a), "Refreshing") {
+		t.Errorf("the back ends did %v: %s", o.did(), a.body)
+	}
+}
+
+// desk has commands that send commands to the shop.
+const desk = `
+apiVersion: touchstone/v1
+domain: desk
+resources:
+  case:
+    identity: id
+    fields: {id: {type: string, authority: [tickets]}}
+    commands:
+      Block:
+        input: {customer: {type: string, required: true}, note: {type: string, required: true}}
+        steps:
+          - {command: shop.customer.Suspend, entity: input.customer, with: {reason: '"fraud"'}, undo: Activate, timeout: 20s}
+          - {call: tickets.note, with: {text: input.note}}
+        confirm: steps
+sources:
+  tickets: {connector: webhook, settings: {scheme: none}, map: [{resource: case, key: body.id, fields: {id: body.id}}]}
+connections:
+  tickets: {connector: fake, source: tickets, operations: {note: {idempotent: true, settings: {error: 'args.text == "bad" ? "no such note" : ""'}}}}
+`
+
+// A command of one domain sends commands to another, and takes them back.
+func TestCommandSendsCommands(t *testing.T) {
+	o := newOffice(t)
+	domains := append(define(t, strings.ReplaceAll(shop, "URL", o.URL)), define(t, desk)...)
+	if err := registry.Together(domains); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, t.TempDir(), domains)
+	s.customers("1", "2")
+	if a := s.post("/v1/ingress/tickets", []byte(`{"id":"T1"}`), nil); a.status != http.StatusAccepted {
+		t.Fatalf("%s", a.body)
+	}
+	eventually(t, "the case", 10*time.Second, func() (bool, string) { a := s.get("/v1/desk/case/T1"); return a.status == 200, string(a.body) })
+	block := func(customer, note string) answer {
+		a := s.post("/v1/desk/case/T1/commands", fmt.Appendf(nil, `{"name":"Block","input":{"customer":%q,"note":%q}}`, customer, note), nil)
+		if a.status != http.StatusAccepted {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		return s.ended(a.header.Get("Location"))
+	}
+	if a := block("1", "well"); a.json["status"] != "Completed" {
+		t.Errorf("%s", a.body)
+	}
+	if a := s.get("/v1/shop/customer/1"); a.json["state"] != "suspended" {
+		t.Errorf("%s", a.body)
+	}
+	if a := s.get("/v1/shop/customer/1/commands"); !strings.Contains(string(a.body), `"principal":"command cmd-`) {
+		t.Errorf("%s", a.body)
+	}
+	a := block("2", "bad")
+	if a.json["status"] != "Failed" || !strings.Contains(string(a.body), "no such note") {
+		t.Errorf("%s", a.body)
+	}
+	if a := s.get("/v1/shop/customer/2"); a.json["state"] != "active" || a.json["version"].(float64) < 3 {
+		t.Errorf("%s", a.body)
+	}
+	// One that is refused ends its parent.
+	if a := block("1", "well"); a.json["status"] != "Failed" || !strings.Contains(string(a.body), "ended as Rejected: it requires") {
+		t.Errorf("%s", a.body)
+	}
+	if a := block("nobody", "well"); a.json["status"] != "Failed" || !strings.Contains(string(a.body), "there is no customer nobody") {
+		t.Errorf("%s", a.body)
+	}
+}
+
 // Wrong commands are refused, each with what is wrong.
 func TestWrongCommands(t *testing.T) {
 	o := newOffice(t)
@@ -432,7 +532,7 @@ func TestWrongCommands(t *testing.T) {
 		status               int
 		want                 string
 	}{
-		{"unknown command", "1", `{"name":"Explode"}`, nil, 404, `there is no command \"Explode\" of customer, expected one of ChangeEmail, Suspend, UpdateCustomer`},
+		{"unknown command", "1", `{"name":"Explode"}`, nil, 404, `there is no command \"Explode\" of customer, expected one of Activate, ChangeEmail, Suspend, UpdateCustomer`},
 		{"no name", "1", `{"input":{}}`, nil, 400, "name: found nothing"},
 		{"no JSON", "1", `{`, nil, 400, "invalid-body"},
 		{"unknown member", "1", `{"name":"Suspend","inputs":{}}`, nil, 400, `unknown field`},

@@ -7,6 +7,8 @@
 package admit
 
 import (
+	"slices"
+
 	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/saga"
@@ -20,11 +22,13 @@ type Station struct {
 	commands string
 	intents  string
 	reports  string
+	parents  []string
 }
 
-// New makes the admit station of a domain.
-func New(d *definition.Domain) *Station {
-	return &Station{domain: d, commands: topology.Commands(d.Name), intents: topology.Intents(d.Name), reports: topology.Reports(d.Name)}
+// New makes the admit station of a domain. parents are the domains whose commands
+// send commands to it.
+func New(d *definition.Domain, parents ...string) *Station {
+	return &Station{domain: d, parents: parents, commands: topology.Commands(d.Name), intents: topology.Intents(d.Name), reports: topology.Reports(d.Name)}
 }
 
 // Step handles one command; the state is what is remembered of its id
@@ -56,10 +60,14 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	intent, refusal := command.Admit(s.domain, c)
 	effects := processors.Effects{State: &command.Admission{Fingerprint: c.Fingerprint(), At: c.At, Refusal: refusal}}
 	if refusal != nil {
-		effects.Emit = []processors.Emit{{Stream: s.reports, Key: id, Value: &saga.Report{Key: c.Key().String(), At: in.Time, Saga: saga.Saga{
+		x := saga.Saga{
 			ID: id, Revision: 1, Command: c.Name, Fingerprint: c.Fingerprint(), Principal: c.Principal, Cause: c.Cause, IfVersion: c.IfVersion,
 			Status: saga.Rejected, Accepted: in.Time, Ended: in.Time, Reason: &saga.Reason{Kind: refusal.Kind, Detail: refusal.String()},
-		}}}}
+		}
+		effects.Emit = []processors.Emit{{Stream: s.reports, Key: id, Value: &saga.Report{Key: c.Key().String(), At: in.Time, Saga: x}}}
+		if p := c.Parent; p != nil && slices.Contains(s.parents, p.Domain) {
+			effects.Emit = append(effects.Emit, processors.Emit{Stream: topology.Answers(p.Domain), Key: p.Key, Value: saga.AnswerTo(p, &x)})
+		}
 	}
 	if intent != nil {
 		effects.Emit = []processors.Emit{{Stream: s.intents, Key: c.Key().String(), Value: intent}}

@@ -7,6 +7,12 @@
 package orchestrate
 
 import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
@@ -20,18 +26,29 @@ import (
 // Station is the orchestrate station of one domain. Its state is a lane for each
 // entity (*saga.Lane).
 type Station struct {
-	domain                   string
-	plans                    saga.Plans
-	asks, reports, refreshes string
+	domain        *definition.Domain
+	plans         saga.Plans
+	asks, reports string
+	// children and parents are the domains that commands are sent to by steps of
+	// this one, and those that send some to it.
+	children, parents map[string]bool
 }
 
 var _ processors.Waker = (*Station)(nil)
 
 // New makes the orchestrate station of a domain. plans gives the plans by which
 // its sagas are carried out: those of now, and those before under which some of
-// them began.
-func New(domain string, plans saga.Plans) *Station {
-	return &Station{domain: domain, plans: plans, asks: topology.Asks(domain), reports: topology.Reports(domain), refreshes: topology.Refreshes(domain)}
+// them began. children and parents are the domains that commands are sent to and
+// from, as the topology has them.
+func New(d *definition.Domain, plans saga.Plans, children, parents []string) *Station {
+	s := &Station{domain: d, plans: plans, asks: topology.Asks(d.Name), reports: topology.Reports(d.Name), children: map[string]bool{}, parents: map[string]bool{}}
+	for _, c := range children {
+		s.children[c] = true
+	}
+	for _, p := range parents {
+		s.parents[p] = true
+	}
+	return s
 }
 
 // Plans gives the plans of definitions.
@@ -78,7 +95,7 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	if state == nil && lane.Idle() && len(turn.Changed) == 0 {
 		return processors.Effects{}, nil // it was not about a command
 	}
-	return s.effects(lane, turn, in.Key, in.Time), nil
+	return s.effects(lane, turn, in.Key, in.Time)
 }
 
 func (s *Station) submit(lane *saga.Lane, i *command.Intent, now envelope.Instant) (saga.Turn, error) {
@@ -87,7 +104,7 @@ func (s *Station) submit(lane *saga.Lane, i *command.Intent, now envelope.Instan
 		return saga.Turn{}, failure.New(failure.Transient, "carry out", i.ID, "the definition %s of command %s is not known here", i.Plan, i.Command.Name)
 	}
 	x := saga.New(plan, i.Plan, i.ID, i.Values, now)
-	x.IfVersion, x.Principal, x.Cause, x.Fingerprint = i.Command.IfVersion, i.Command.Principal, i.Command.Cause, i.Command.Fingerprint()
+	x.IfVersion, x.Principal, x.Cause, x.Fingerprint, x.Parent = i.Command.IfVersion, i.Command.Principal, i.Command.Cause, i.Command.Fingerprint(), i.Command.Parent
 	return lane.Submit(x, s.plans, now)
 }
 
@@ -101,45 +118,135 @@ func (s *Station) Wake(state any, key string, now envelope.Instant) (processors.
 	if err != nil {
 		return processors.Effects{}, err
 	}
-	return s.effects(lane, turn, key, now), nil
+	return s.effects(lane, turn, key, now)
 }
 
 // effects are what a turn of a lane wants of the others, who are all keyed by
 // the entity but for those who read reports.
-func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envelope.Instant) processors.Effects {
+func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envelope.Instant) (processors.Effects, error) {
 	effects := processors.Effects{State: lane}
 	emit := func(stream, key string, value any) {
 		effects.Emit = append(effects.Emit, processors.Emit{Stream: stream, Key: key, Value: value})
 	}
-	if turn.Ask {
-		emit(s.asks, key, &saga.Ask{At: now})
-	}
+	ask := false
 	escalated := map[*saga.Saga]*saga.Reason{}
-	for _, a := range turn.Effects {
-		r := &saga.Request{Saga: a.Saga.ID, Command: a.Saga.Command}
-		switch e := a.Effect.(type) {
-		case saga.Call:
-			r.Step, r.Undo, r.Attempt, r.Key, r.Kind = e.Step, e.Undo, e.Attempt, e.Key, e.Kind
-			r.Connection, r.Operation, r.Args, r.Timeout, r.Last = e.Connection, e.Operation, e.Args, e.Timeout, e.Last
-			r.Escalates, r.Masked, r.Cause = e.Escalates, e.Masked, e.Cause
-			if e.Kind == definition.Call { // who approves reads the report
-				emit(topology.Calls(s.domain, e.Connection), key, r)
+	var changed []*saga.Saga
+	// What a call that cannot be made is answered with may want more.
+	for more := []saga.Turn{turn}; len(more) > 0; more = more[1:] {
+		ask = ask || more[0].Ask
+		for _, x := range more[0].Changed {
+			if !slices.Contains(changed, x) {
+				changed = append(changed, x)
 			}
-		case saga.Withdraw:
-			if e.Connection != "" {
-				r.Step, r.Attempt, r.Connection, r.Withdrawn = e.Step, e.Attempt, e.Connection, true
-				emit(topology.Calls(s.domain, e.Connection), key, r)
+		}
+		for _, a := range more[0].Effects {
+			switch e := a.Effect.(type) {
+			case saga.Call:
+				if e.Kind == definition.Approve {
+					break // who approves reads the report
+				}
+				why := ""
+				var child *command.Command
+				if e.Kind == definition.Child {
+					child, why = s.child(a.Saga, key, e)
+				} else if _, ok := s.domain.Connection(e.Connection); !ok {
+					why = fmt.Sprintf("domain %s has no connection %q any more", s.domain.Name, e.Connection)
+				}
+				if why != "" {
+					next, err := lane.Take(a.Saga.ID, saga.Reply{Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Kind: failure.NotFound, Detail: why}, s.plans, now)
+					if err != nil {
+						return processors.Effects{}, err
+					}
+					more = append(more, next)
+					break
+				}
+				if child != nil {
+					child.At = now
+					emit(topology.Commands(e.Connection), child.ID(), child)
+					break
+				}
+				emit(topology.Calls(s.domain.Name, e.Connection), key, &saga.Request{
+					Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Last: e.Last, Escalates: e.Escalates, Key: e.Key, Kind: e.Kind,
+					Connection: e.Connection, Operation: e.Operation, Args: e.Args, Timeout: e.Timeout, Masked: e.Masked, Cause: e.Cause,
+				})
+			case saga.Withdraw:
+				if _, ok := s.domain.Connection(e.Connection); ok {
+					emit(topology.Calls(s.domain.Name, e.Connection), key, &saga.Request{Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Attempt: e.Attempt, Connection: e.Connection, Withdrawn: true})
+				}
+			case saga.Refresh:
+				s.refresh(a.Saga, key, emit)
+			case saga.Escalate:
+				escalated[a.Saga] = &e.Reason
 			}
-		case saga.Refresh:
-			emit(s.refreshes, key, &saga.Ask{At: now})
-		case saga.Escalate:
-			escalated[a.Saga] = &e.Reason
 		}
 	}
-	for _, x := range turn.Changed {
+	if ask {
+		effects.Emit = slices.Insert(effects.Emit, 0, processors.Emit{Stream: s.asks, Key: key, Value: &saga.Ask{At: now}})
+	}
+	for _, x := range changed {
 		report := &saga.Report{Key: key, Saga: *x, At: now, Escalated: escalated[x]}
 		report.Saga.Entity.Fields = nil // those of its entity are told elsewhere
 		emit(s.reports, x.ID, report)
+		if p := x.Parent; p != nil && x.Status.Final() && s.parents[p.Domain] {
+			emit(topology.Answers(p.Domain), p.Key, saga.AnswerTo(p, x))
+		}
 	}
-	return effects
+	return effects, nil
+}
+
+// child makes the command that a step sends; why not, if it cannot be.
+func (s *Station) child(x *saga.Saga, key string, e saga.Call) (c *command.Command, why string) {
+	if !s.children[e.Connection] {
+		return nil, fmt.Sprintf("commands of domain %q are not sent from domain %s", e.Connection, s.domain.Name)
+	}
+	own, err := canonical.ParseEntityKey(key)
+	if err != nil {
+		return nil, err.Error()
+	}
+	resource, name, _ := strings.Cut(e.Operation, ".")
+	c = &command.Command{
+		Tenant: own.Tenant, Principal: "command " + x.ID, IdempotencyKey: fmt.Sprintf("%s/%d", e.Key, e.Attempt), Name: name, Resource: resource, Cause: x.Cause,
+		Parent: &command.Parent{Domain: s.domain.Name, Key: key, Saga: x.ID, Step: e.Step, Undo: e.Undo, Attempt: e.Attempt},
+	}
+	c.Cause.Causation = x.ID
+	input := map[string]any{}
+	for _, a := range e.Args {
+		if a.Name == definition.ChildEntity {
+			c.Entity = a.Value.Text()
+			continue
+		}
+		input[a.Name] = a.Value.Any()
+	}
+	if c.Input, err = (canonical.Type{Kind: canonical.KindJSON}).Coerce(input); err != nil {
+		return nil, err.Error()
+	}
+	if err := c.Check(); err != nil {
+		return nil, err.Error()
+	}
+	if e.Connection == s.domain.Name && c.Key() == own {
+		// It would wait for its parent, which waits for it.
+		return nil, fmt.Sprintf("command %s would be about %s %s, which this one is about", name, resource, c.Entity)
+	}
+	return c, ""
+}
+
+// refreshStep names the calls that read an entity in its sources. It is no step
+// of a plan, so that nobody waits for their answers: what was read comes by the
+// journal.
+const refreshStep = "refresh"
+
+// refresh has the sources of a saga's entity read, those that can be.
+func (s *Station) refresh(x *saga.Saga, key string, emit func(stream, key string, value any)) {
+	for _, c := range s.domain.Connections {
+		op, ok := c.Reads[x.Entity.Resource]
+		i := slices.IndexFunc(x.Entity.Refs, func(r saga.Ref) bool { return r.Source == c.Source })
+		if !ok || i < 0 {
+			continue
+		}
+		step := refreshStep + "." + c.Name
+		emit(topology.Calls(s.domain.Name, c.Name), key, &saga.Request{
+			Saga: x.ID, Command: x.Command, Step: step, Attempt: x.Round, Last: true, Key: x.Key(step, false) + "/" + strconv.Itoa(int(x.Round)), Kind: definition.Call,
+			Connection: c.Name, Operation: op, Args: []canonical.Named{{Name: "key", Value: canonical.String(x.Entity.Refs[i].Key)}}, Timeout: definition.DefaultTimeout, Cause: x.Cause,
+		})
+	}
 }

@@ -38,7 +38,7 @@ func shop(fingerprint string) *definition.Domain {
 		}
 		return s
 	}
-	return &definition.Domain{Name: "shop", Resources: []*definition.Resource{{Name: "customer", Commands: []*definition.Command{{
+	return &definition.Domain{Name: "shop", Connections: []*definition.Connection{{Name: "billing"}, {Name: "crm", Source: "crm", Reads: map[string]string{"customer": "get"}}}, Resources: []*definition.Resource{{Name: "customer", Commands: []*definition.Command{{
 		Name: "Suspend", Fingerprint: fingerprint, Deadline: time.Minute, Confirm: definition.Confirmation{If: suspended{}, Within: 5 * time.Second},
 		Stages: [][]*definition.Step{{step("billing", true)}, {step("crm", false)}},
 	}}}}}
@@ -59,7 +59,9 @@ type town struct {
 	reports  map[string]*saga.Report
 	finals   map[string]int
 	requests int
-	outcome  func() (failure.Kind, bool) // of a call: its failure, and whether it is lost
+	// refreshed counts how often the entity was read in its sources.
+	refreshed int
+	outcome   func() (failure.Kind, bool) // of a call: its failure, and whether it is lost
 }
 
 type coming struct {
@@ -133,13 +135,21 @@ func (w *town) perform(key string, effects processors.Effects) {
 }
 
 func (w *town) entity(key string) saga.Entity {
-	return saga.Entity{Resource: "customer", ID: strings.TrimPrefix(key, "default/customer/"), Version: w.version[key], State: w.state[key]}
+	return saga.Entity{Resource: "customer", ID: strings.TrimPrefix(key, "default/customer/"), Version: w.version[key], State: w.state[key], Refs: []saga.Ref{{Source: "crm", Key: "7"}}}
 }
 
 // call is a back end: it does what it is asked for once for each key, and may
 // fail, or lose the answer.
 func (w *town) call(key string, r *saga.Request) {
 	w.requests++
+	if r.Operation == "get" {
+		if r.Step != "refresh.crm" || len(r.Args) != 1 || r.Args[0].Value != `"7"` {
+			w.t.Fatalf("a refresh asks %+v", r)
+		}
+		w.refreshed++
+		w.send(30*time.Millisecond, key, &saga.Answer{Saga: r.Saga, Step: r.Step, Attempt: r.Attempt})
+		return
+	}
 	kind, lost := w.outcome()
 	if kind == "" {
 		of := r.Connection + " " + r.Operation
@@ -231,7 +241,7 @@ func TestCommandsComeToAnEnd(t *testing.T) {
 	seen := map[saga.Status]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		w := &town{
-			t: t, station: orchestrate.New("shop", orchestrate.Plans(shop("f1"))), tables: map[string][]byte{}, now: 1_000_000_000, version: map[string]int64{}, state: map[string]string{},
+			t: t, station: orchestrate.New(shop("f1"), orchestrate.Plans(shop("f1")), nil, nil), tables: map[string][]byte{}, now: 1_000_000_000, version: map[string]int64{}, state: map[string]string{},
 			done: map[string]string{}, reports: map[string]*saga.Report{}, finals: map[string]int{},
 		}
 		w.outcome = func() (failure.Kind, bool) {
@@ -284,12 +294,33 @@ func TestCommandsComeToAnEnd(t *testing.T) {
 // What is not about a command leaves no trace: most changes are of entities that
 // nobody has a command for.
 func TestOthersLeaveNoTrace(t *testing.T) {
-	s := orchestrate.New("shop", orchestrate.Plans(shop("f1")))
+	s := orchestrate.New(shop("f1"), orchestrate.Plans(shop("f1")), nil, nil)
 	for _, v := range []any{nil, &event.Change{Version: 7}, &saga.Snapshot{}, &saga.Answer{Saga: "cmd-1", Step: "crm", Attempt: 1}, &saga.Order{Saga: "cmd-1", Kind: saga.OrderCancel}} {
 		effects, err := s.Step(nil, processors.Record{Key: "default/customer/C1", Value: v, Time: 5})
 		if err != nil || effects.State != nil || len(effects.Emit) > 0 {
 			t.Errorf("%T: %+v, %v", v, effects, err)
 		}
+	}
+}
+
+// A connection that the definition has no more is no back end that could be
+// asked: the step fails, and the saga ends.
+func TestConnectionIsGone(t *testing.T) {
+	d := shop("f1")
+	plans := orchestrate.Plans(shop("f1"))
+	d.Connections = d.Connections[1:]
+	s := orchestrate.New(d, plans, nil, nil)
+	key := "default/customer/C1"
+	effects, err := s.Step(nil, processors.Record{Key: key, Value: intent("C1", "cmd-1"), Time: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entity := saga.Entity{Resource: "customer", ID: "C1", Version: 3, State: "active"}
+	if effects, err = s.Step(effects.State, processors.Record{Key: key, Value: &saga.Snapshot{Entity: entity}, Time: 6}); err != nil {
+		t.Fatal(err)
+	}
+	if len(effects.Emit) != 1 || effects.Emit[0].Value.(*saga.Report).Saga.Status != saga.Failed || !strings.Contains(effects.Emit[0].Value.(*saga.Report).Saga.Reason.Detail, `no connection "billing" any more`) {
+		t.Errorf("%+v", effects.Emit)
 	}
 }
 
@@ -301,7 +332,7 @@ func TestVersionsOfDefinitions(t *testing.T) {
 	for _, c := range []struct {
 		station *orchestrate.Station
 		ok      bool
-	}{{orchestrate.New("shop", orchestrate.Plans(shop("newer"), shop("older"))), true}, {orchestrate.New("shop", orchestrate.Plans(shop("newer"))), false}} {
+	}{{orchestrate.New(shop("newer"), orchestrate.Plans(shop("newer"), shop("older")), nil, nil), true}, {orchestrate.New(shop("newer"), orchestrate.Plans(shop("newer")), nil, nil), false}} {
 		effects, err := c.station.Step(nil, processors.Record{Key: "default/customer/C1", Value: i, Time: 5})
 		var f *failure.Error
 		if c.ok != (err == nil && effects.State != nil) || !c.ok && (!errors.As(err, &f) || f.Kind != failure.Transient) {
@@ -311,7 +342,7 @@ func TestVersionsOfDefinitions(t *testing.T) {
 }
 
 func TestUnknownOrder(t *testing.T) {
-	s := orchestrate.New("shop", orchestrate.Plans(shop("f1")))
+	s := orchestrate.New(shop("f1"), orchestrate.Plans(shop("f1")), nil, nil)
 	_, err := s.Step(&saga.Lane{}, processors.Record{Key: "k", Value: &saga.Order{Saga: "cmd-1", Kind: "explode"}})
 	if err == nil || !strings.Contains(err.Error(), `"explode"`) {
 		t.Errorf("%v", err)
