@@ -130,7 +130,10 @@ func (a *App) addExecutors() error {
 			return fmt.Errorf("%s: connections.%s: %w", d.File, c.Name, err)
 		}
 	}
-	return nil
+	if len(a.executors) == 0 {
+		return nil
+	}
+	return a.opts.Metrics.Register(callMetrics{a})
 }
 
 func openBackend(c *definition.Connection, secrets connectors.Secrets) (connectors.Backend, error) {

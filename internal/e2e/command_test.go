@@ -3,10 +3,12 @@ package e2e
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -391,6 +393,9 @@ func TestCommandsAreAsDocumented(t *testing.T) {
 	documented("CommandPage", s.get("/v1/shop/commands?connection=crm&limit=1"))
 	documented("CommandPage", s.get("/v1/shop/customer/1/commands"))
 	documented("Connections", s.get("/v1/shop/connections"))
+	if m := s.get("/metrics"); !strings.Contains(string(m.body), `touchstone_call_failures_total{connection="crm",domain="shop"} 1`) {
+		t.Errorf("no metrics of calls")
+	}
 	documented("DeclaredCommands", s.get("/v1/shop/definitions/commands"))
 	documented("Switch", s.post("/v1/shop/connections/crm/pause", nil, nil))
 	for path, status := range map[string]int{
@@ -632,5 +637,107 @@ func TestPausedConnection(t *testing.T) {
 	}
 	if a := s.ended(one); a.json["status"] != "Completed" {
 		t.Errorf("%s", a.body)
+	}
+}
+
+// A command waits while the system is stopped and its definition is changed; it
+// goes on by the one that it began with, and those after it by the new one. A
+// connection that is paused stays so.
+func TestDefinitionOfCommandChanges(t *testing.T) {
+	o := newOffice(t)
+	dir := t.TempDir()
+	text := strings.ReplaceAll(shop, "URL", o.URL)
+	s := start(t, dir, define(t, text))
+	s.customers("1", "2")
+	if a := s.post("/v1/shop/connections/billing/pause", nil, nil); a.status != http.StatusAccepted {
+		t.Fatalf("%s", a.body)
+	}
+	eventually(t, "the pause", 10*time.Second, func() (bool, string) {
+		a := s.get("/v1/shop/connections")
+		return strings.Contains(string(a.body), `"state":"paused"`), string(a.body)
+	})
+	one := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location")
+	eventually(t, one+" to wait", 10*time.Second, func() (bool, string) {
+		a := s.get(one)
+		return strings.Contains(string(a.body), `"held":true`), string(a.body)
+	})
+	s.stop()
+	i := strings.Index(text, "          - call: crm.note")
+	j := strings.Index(text, "        confirm: {if: entity.state == \"suspended\"")
+	s = start(t, dir, define(t, text[:i]+text[j:]))
+	eventually(t, "the pause", 10*time.Second, func() (bool, string) {
+		a := s.get("/v1/shop/connections")
+		return strings.Contains(string(a.body), `"state":"paused"`), string(a.body)
+	})
+	two := s.send("2", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location")
+	if a := s.post("/v1/shop/connections/billing/resume", nil, nil); a.status != http.StatusAccepted {
+		t.Fatalf("%s", a.body)
+	}
+	for _, l := range []string{one, two} {
+		if a := s.ended(l); a.json["status"] != "Completed" {
+			t.Errorf("%s", a.body)
+		}
+	}
+	done := o.did()
+	slices.Sort(done)
+	if got := fmt.Sprint(done); got != "[billing suspend b1 billing suspend b2 crm notes c1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+}
+
+// The command line sends, shows, lists, pauses and decides.
+func TestCommandLine(t *testing.T) {
+	o := newOffice(t)
+	s := startShop(t, o, "1", "2")
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	touchstone := func(args ...string) (string, int) {
+		cmd := exec.Command(bin, append(args, "--server", s.addr.API)...)
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	id := ""
+	for _, c := range []struct {
+		args string
+		code int
+		want []string
+	}{
+		{"command send customer 1 Suspend reason=fee --key k1", 0, []string{"Suspend cmd-", "on customer 1: Completed", "billingSuspend  Done", "WHAT HAPPENED"}},
+		{"command send customer 1 Suspend reason=fee --key k1", 0, []string{"on customer 1: Completed"}},
+		{"command send customer 1 Suspend reason=fraud --key k1", 2, []string{`the Idempotency-Key "k1" was used for another entity`}},
+		{"command send customer 1 Suspend reason=fee", 6, []string{"Rejected", "because it requires", "ended as Rejected"}},
+		{"command send customer 2 Suspend reason=joke", 2, []string{"/input/reason: found \"joke\", expected enum(fraud|fee)"}},
+		{"command send customer 9 Suspend reason=fee", 3, []string{`no customer has the id "9"`}},
+		{"command send customer 2 Suspend reason", 2, []string{"expected NAME=VALUE"}},
+		{"command list --entity customer/1", 0, []string{"COMMAND", "customer/1", "Completed", "Rejected"}},
+		{"command list --status Odd", 2, []string{"expected one of Queued"}},
+		{"command get cmd-1", 3, []string{"no command of shop"}},
+		{"connection pause billing", 0, []string{"billing is paused"}},
+		{"connection list", 0, []string{"CONNECTION", "billing", "rest"}},
+		{"command send customer 2 Suspend reason=fee --wait 0s -o json", 0, []string{`"final": false`}},
+		{"command cancel ID --detail late", 0, []string{"cancel is taken"}},
+		{"command get ID --wait 10s", 0, []string{"Cancelled"}},
+		{"command retry ID", 2, []string{"nothing follows"}},
+		{"connection resume billing --rate 10", 0, []string{"billing goes on"}},
+		{"connection resume bilink", 3, []string{`no connection "bilink"`}},
+	} {
+		out, code := touchstone(strings.Fields(strings.ReplaceAll(c.args, "ID", id))...)
+		if code != c.code {
+			t.Errorf("%s: exit code %d, expected %d\n%s", c.args, code, c.code, out)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s: nothing of %q\n%s", c.args, w, out)
+			}
+		}
+		if i := strings.Index(out, "cmd-"); i >= 0 && len(out) >= i+36 {
+			id = out[i : i+36]
+		}
 	}
 }
