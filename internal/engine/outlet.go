@@ -76,8 +76,14 @@ type outletRun struct {
 	changed *sync.Cond
 	parts   map[int32]*outletPart
 	pending int
-	waiters []chan error // for what they began to be committed
+	waiters []waiter
 	kick    chan struct{}
+}
+
+// waiter waits for what it began in a partition to be committed.
+type waiter struct {
+	part *outletPart
+	done chan error
 }
 
 type outlet struct {
@@ -332,9 +338,15 @@ func (d *Delivery) Begin(durably bool) error {
 	for len(p.begun) >= outletMarks && !p.leaving {
 		r.changed.Wait()
 	}
+	if p.leaving {
+		p.working--
+		r.changed.Broadcast()
+		r.mu.Unlock()
+		return ErrLeaving
+	}
 	p.begun[d.Offset] = true
 	wait := make(chan error, 1)
-	r.waiters = append(r.waiters, wait)
+	r.waiters = append(r.waiters, waiter{p, wait})
 	r.mu.Unlock()
 	r.wake()
 	err := <-wait
@@ -401,10 +413,7 @@ func (r *outletRun) commits(ctx context.Context) {
 		case <-tick.C:
 		case <-r.kick:
 		}
-		r.mu.Lock()
-		parts := slices.Collect(maps.Values(r.parts))
-		r.mu.Unlock()
-		if err := r.commit(ctx, parts); err != nil && ctx.Err() == nil {
+		if err := r.commit(ctx, nil); err != nil && ctx.Err() == nil {
 			r.engine.cfg.Logger.Debug("what is done could not be committed and is tried again", "outlet", r.spec.Group, "error", err)
 		}
 	}
@@ -417,11 +426,12 @@ func (r *outletRun) release(err error) {
 	r.waiters = nil
 	r.mu.Unlock()
 	for _, w := range waiters {
-		w <- err
+		w.done <- err
 	}
 }
 
-// commit commits how far partitions are, and what has begun in them.
+// commit commits how far partitions are, and what has begun in them; in all of
+// them, if none are given.
 func (r *outletRun) commit(ctx context.Context, parts []*outletPart) (err error) {
 	type state struct {
 		at    int64
@@ -429,8 +439,18 @@ func (r *outletRun) commit(ctx context.Context, parts []*outletPart) (err error)
 	}
 	offsets, states := map[int32]kgo.EpochOffset{}, map[*outletPart]state{}
 	r.mu.Lock()
-	waiters := r.waiters
-	r.waiters = nil
+	if parts == nil {
+		parts = slices.Collect(maps.Values(r.parts))
+	}
+	// Only those are released whose marks are in this commit.
+	var waiters []waiter
+	r.waiters = slices.DeleteFunc(r.waiters, func(w waiter) bool {
+		if !slices.Contains(parts, w.part) && r.parts[w.part.partition] == w.part {
+			return false
+		}
+		waiters = append(waiters, w) // one whose partition is gone is told so by Begin
+		return true
+	})
 	for _, p := range parts {
 		at := p.end
 		if len(p.pending) > 0 {
@@ -446,7 +466,7 @@ func (r *outletRun) commit(ctx context.Context, parts []*outletPart) (err error)
 	r.mu.Unlock()
 	defer func() {
 		for _, w := range waiters {
-			w <- err
+			w.done <- err
 		}
 	}()
 	if len(offsets) == 0 {

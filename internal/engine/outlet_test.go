@@ -195,6 +195,69 @@ func TestOutletTellsWhatHadBegun(t *testing.T) {
 	a.stop()
 }
 
+// What Begin has noted is noted: also for the first records of a partition that
+// was assigned a moment ago, while others are being committed.
+func TestOutletNotesBeforeItBegins(t *testing.T) {
+	w := newWorldOf(t, 12)
+	w.feed(0, 400, 400)
+	var mu sync.Mutex
+	missing, noted := 0, 0
+	for round := range 12 {
+		done := make(chan struct{}, 400)
+		e := w.start(w.config(t.TempDir()), func(e *Engine) {
+			err := e.AddOutlet(Outlet{Group: fmt.Sprint("outlet-", round), Topic: "in", Most: 400, Take: func(d *Delivery) {
+				go func() {
+					defer func() { done <- struct{}{} }()
+					if d.Begin(true) != nil {
+						return
+					}
+					offsets, err := w.adm.FetchOffsets(t.Context(), fmt.Sprint("outlet-", round))
+					mu.Lock()
+					if o, ok := offsets.Lookup("in", d.Partition); err == nil && ok && marksOf(o.Metadata, o.At)[d.Offset] {
+						noted++
+					} else {
+						missing++
+					}
+					mu.Unlock()
+					d.Done(true)
+				}()
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		for range 40 {
+			<-done
+		}
+		e.stop()
+	}
+	if missing > 0 || noted == 0 {
+		t.Errorf("%d had begun without a note, %d with one", missing, noted)
+	}
+}
+
+// A commit releases those whose marks are in it, and nobody else: a partition may
+// have been assigned since it was put together.
+func TestOutletReleasesOnlyWhatIsNoted(t *testing.T) {
+	r := &outletRun{outlet: &outlet{}, parts: map[int32]*outletPart{}}
+	r.changed = sync.NewCond(&r.mu)
+	for p := range int32(2) {
+		r.parts[p] = &outletPart{partition: p, run: r, begun: map[int64]bool{}, was: map[int64]bool{}, committed: -1}
+	}
+	there, later := make(chan error, 1), make(chan error, 1)
+	r.waiters = []waiter{{r.parts[0], there}, {r.parts[1], later}}
+	if err := r.commit(t.Context(), []*outletPart{r.parts[0]}); err != nil { // nothing to commit
+		t.Fatal(err)
+	}
+	if len(there) != 1 || len(later) != 0 || len(r.waiters) != 1 {
+		t.Errorf("released: %d of the partition, %d of another, %d left", len(there), len(later), len(r.waiters))
+	}
+	delete(r.parts, 1) // it is somebody else's: Begin then finds that out
+	if err := r.commit(t.Context(), []*outletPart{r.parts[0]}); err != nil || len(later) != 1 {
+		t.Errorf("%d released of a partition that is gone, %v", len(later), err)
+	}
+}
+
 func TestMarks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		from := rapid.Int64Range(0, 1<<60).Draw(t, "from")
