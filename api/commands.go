@@ -178,23 +178,23 @@ func (a *API) postCommand(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, refusal := command.Admit(d.Definition, c)
-	if refusal != nil {
-		return refused422(refusal)
-	}
-	if err := a.precondition(d, c); err != nil {
-		return err
-	}
 	wait, err := a.preferWait(r)
 	if err != nil {
 		return err
 	}
+	// Who asks again is answered by what became of it, whatever has changed since.
 	id := c.ID()
 	known, err := d.Commands.Get(id)
 	if err != nil {
 		return err
 	}
 	if known == nil || known.Report == nil {
+		if _, refusal := command.Admit(d.Definition, c); refusal != nil {
+			return refused422(refusal)
+		}
+		if err := a.precondition(d, c); err != nil {
+			return err
+		}
 		if err := a.Intake.Send(r.Context(), d.Definition.Name, c); err != nil {
 			return err
 		}

@@ -262,7 +262,7 @@ func samples() map[Record]any {
 		Request: &saga.Request{
 			Saga: "cmd-1", Command: "SuspendCustomer", Step: "pause", Undo: true, Attempt: 3, Last: true, Withdrawn: true, Key: "cmd-1/pause/undo", Kind: definition.Call,
 			Connection: "billing", Operation: "resume", Args: []canonical.Named{{Name: "id", Value: "7"}}, Timeout: 30 * time.Second,
-			Escalates: true, Masked: []string{"email"}, Cause: envelope.Cause{Correlation: "c"},
+			Uncertain: true, Escalates: true, Masked: []string{"email"}, Cause: envelope.Cause{Correlation: "c"},
 		},
 		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
 		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
@@ -301,7 +301,7 @@ func sampleSaga() *saga.Saga {
 		Cause: envelope.Cause{Correlation: "c"}, Parent: sampleCommand().Parent, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1,
 		Steps: []saga.Step{{
 			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
-			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503"}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
+			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503", Uncertain: true}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
 		}},
 		Entity:   saga.Entity{Resource: "customer", ID: "C1", Version: 7, Gone: true, State: "active", Fields: []canonical.Named{{Name: "email", Value: `"a"`}}, Refs: []saga.Ref{{Source: "crm", Key: "1"}}},
 		Stopping: true, Reason: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401"},

@@ -321,6 +321,7 @@ func readLeg(r *reader, l *saga.Leg) {
 	readList(r, &l.Args, readNamed)
 	readWord(r, &l.Kind)
 	readText(r, &l.Detail)
+	readBool(r, &l.Uncertain)
 }
 
 func readReason(r *reader, v *saga.Reason) {
@@ -349,6 +350,7 @@ func readRequest(r *reader, v *saga.Request) {
 	readBool(r, &v.Undo)
 	readInt(r, &v.Attempt)
 	readBool(r, &v.Last)
+	readBool(r, &v.Uncertain)
 	readBool(r, &v.Escalates)
 	readBool(r, &v.Withdrawn)
 	readText(r, &v.Key)

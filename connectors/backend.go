@@ -35,6 +35,8 @@ type BackendKind interface {
 // Options are what a kind of back end is given.
 type Options struct {
 	Secrets Secrets
+	// Checking: a definition is checked, and secrets are stood in for.
+	Checking bool
 	// Compile compiles an expression of a setting over variables of any form. The
 	// error says what was found and what was expected.
 	Compile func(text string, variables ...string) (definition.Expr, error)

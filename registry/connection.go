@@ -224,7 +224,7 @@ func (l *loader) unknownOperation(p place, name string, c *definition.Connection
 
 // connect lets the kind of back end check the settings.
 func (l *loader) connect(p place, c *definition.Connection, kind connectors.BackendKind) {
-	b, err := kind.Connect(c, connectors.Options{Secrets: Placeholders, Compile: expression.Compile})
+	b, err := kind.Connect(c, connectors.Options{Checking: true, Secrets: Placeholders, Compile: expression.Compile})
 	if err == nil {
 		if b != nil {
 			b.Close()

@@ -131,7 +131,7 @@ func (x *exchange) send(ctx context.Context, target string, body []byte) (*answe
 	for name, v := range x.headers {
 		req.Header.Set(name, v)
 	}
-	if x.idempotent != "" && x.op.method != http.MethodGet && x.op.method != http.MethodHead {
+	if x.idempotent != "" && x.op.idempotent && x.op.method != http.MethodGet && x.op.method != http.MethodHead {
 		req.Header.Set(x.idempotent, x.call.Key)
 	}
 	if c := x.call.Cause; c.Traceparent != "" {
@@ -161,6 +161,9 @@ func (x *exchange) send(ctx context.Context, target string, body []byte) (*answe
 		return nil, &connectors.CallError{Err: x.wrong(failure.Transient, err), Uncertain: reached.Load() && x.changes()}
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized && x.refused != nil {
+		x.refused()
+	}
 	return x.read(resp)
 }
 

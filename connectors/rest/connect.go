@@ -34,6 +34,7 @@ type backend struct {
 	idempotent string // header; empty for none
 	most       int64
 	sign       func(req *http.Request, body []byte) error
+	refused    func() // called when the back end does not take the credentials; nil for nothing
 	operations map[string]*operation
 	now        func() time.Time
 }
@@ -46,10 +47,13 @@ type operation struct {
 	body    definition.Expr
 	output  definition.Expr
 	success []int
-	errors  []rule
-	items   definition.Expr
-	next    definition.Expr
-	pages   int
+	// idempotent operations carry the key: net/http takes its header for leave to
+	// send a request again by itself.
+	idempotent bool
+	errors     []rule
+	items      definition.Expr
+	next       definition.Expr
+	pages      int
 }
 
 // rule says what an answer means.
@@ -220,22 +224,62 @@ func (b *backend) auth(r *settings.Reader, s secrets) {
 			r.Wrong("tokenUrl", tokens, "the URL where tokens are given")
 		}
 		cc := &clientcredentials.Config{ClientID: id, ClientSecret: secret, TokenURL: tokens, Scopes: scopes}
-		source := oauth2.ReuseTokenSourceWithExpiry(nil, cc.TokenSource(context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Transport: b.client.Transport, Timeout: 15 * time.Second})), 30*time.Second)
+		k := &keeper{config: cc, client: &http.Client{Transport: b.client.Transport, Timeout: 15 * time.Second}, turn: make(chan struct{}, 1)}
 		b.sign = func(req *http.Request, _ []byte) error {
-			t, err := source.Token()
+			t, err := k.token(req.Context())
 			if err != nil {
 				return failure.Wrap(failure.Auth, "get a token from", tokens, err)
 			}
 			t.SetAuthHeader(req)
 			return nil
 		}
+		b.refused = k.forget
+	}
+}
+
+// keeper keeps a token while it is good. One call at a time gets a new one; the
+// others wait for it, as long as they have time.
+type keeper struct {
+	config *clientcredentials.Config
+	client *http.Client
+	turn   chan struct{}
+	have   *oauth2.Token
+}
+
+// early is how long before its end a token is not used any more.
+const early = 30 * time.Second
+
+func (k *keeper) token(ctx context.Context) (*oauth2.Token, error) {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if k.have != nil && (k.have.Expiry.IsZero() || time.Until(k.have.Expiry) > early) {
+		return k.have, nil
+	}
+	t, err := k.config.Token(context.WithValue(ctx, oauth2.HTTPClient, k.client))
+	if err == nil {
+		k.have = t
+	}
+	return t, err
+}
+
+// forget drops a token that the back end refused.
+func (k *keeper) forget() {
+	select {
+	case k.turn <- struct{}{}:
+		k.have = nil
+		<-k.turn
+	default: // somebody is getting a new one
 	}
 }
 
 // operationOf reads the settings of an operation.
 func operationOf(op *definition.Operation, o connectors.Options) (*operation, connectors.SettingErrors) {
 	r := settings.Read(op.Settings)
-	x := &operation{query: map[string]definition.Expr{}, headers: map[string]definition.Expr{}}
+	x := &operation{idempotent: op.Idempotent, query: map[string]definition.Expr{}, headers: map[string]definition.Expr{}}
 	asked := []string{"args", "key"}
 	answer := []string{"status", "headers", "body", "args"}
 	expr := func(r *settings.Reader, key string, vars []string) definition.Expr {

@@ -30,7 +30,7 @@ func (Kind) Settings() []connectors.Setting {
 		{Key: "auth.tokenUrl", Form: "URL", Default: "required for oauth2", Doc: "where oauth2 gets its tokens"},
 		{Key: "auth.user", Form: "string", Default: "required for basic", Doc: "user of basic authentication"},
 		{Key: "headers", Form: "map of strings", Default: "{}", Doc: "headers of every request"},
-		{Key: "idempotencyHeader", Form: "header name", Default: "Idempotency-Key", Doc: "header for the idempotency key of the call; - for none"},
+		{Key: "idempotencyHeader", Form: "header name", Default: "Idempotency-Key", Doc: "header for the idempotency key of calls to idempotent operations; - for none"},
 		{Key: "maxResponse", Form: "int, 1 to 67108864", Default: "1048576", Doc: "largest answer in bytes"},
 		{Key: "tls.ca", Form: "secret reference", Default: "", Doc: "PEM certificates that the back end's is checked against; else those of the system"},
 		{Key: "tls.certificate", Form: "secret reference", Default: "", Doc: "PEM certificate that is shown to the back end (mutual TLS)"},

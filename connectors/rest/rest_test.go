@@ -37,7 +37,7 @@ func connection(base string, settings, operation map[string]any) *definition.Con
 	}
 	return &definition.Connection{
 		Name: "billing", Connector: "rest", Settings: s, Limits: definition.Limits{Concurrency: 8},
-		Operations: []*definition.Operation{{Name: "pause", Settings: op}},
+		Operations: []*definition.Operation{{Name: "pause", Idempotent: true, Settings: op}},
 	}
 }
 

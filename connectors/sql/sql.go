@@ -84,7 +84,10 @@ func (Kind) Connect(c *definition.Connection, o connectors.Options) (connectors.
 	}
 	var err error
 	if b.db, err = sql.Open(map[string]string{"postgres": "pgx", "mysql": "mysql", "sqlite": "sqlite"}[b.driver], dsn); err != nil {
-		// While definitions are checked the reference stands for something else.
+		if !o.Checking {
+			return nil, connectors.SettingErrors{{Key: "dsn", Found: "something that driver " + b.driver + " does not take", Expected: "where the database is, as the driver spells it"}}
+		}
+		// What stands for the secret is no place.
 		if b.db, err = sql.Open("sqlite", "file::memory:"); err != nil {
 			return nil, err
 		}
@@ -149,6 +152,10 @@ func (b *backend) Call(ctx context.Context, c connectors.Call) (connectors.Reply
 	}
 	if b.keys != "" {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO "+b.keys+" (call_key, answer) VALUES ("+b.place(1)+", "+b.place(2)+")", c.Key, string(out)); err != nil {
+			if kindOf(err) == failure.Conflict {
+				// Another attempt was faster: the next one reads what it answered.
+				err = failure.Wrap(failure.Transient, "keep", "the key", err)
+			}
 			return connectors.Reply{}, b.failed(c, "keep the key", err, false)
 		}
 	}

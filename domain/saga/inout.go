@@ -84,6 +84,9 @@ type Call struct {
 	Timeout               time.Duration
 	// Last: no attempt follows if this one fails.
 	Last bool
+	// Uncertain: an earlier attempt may have had its effect, and no person has asked
+	// for another since.
+	Uncertain bool
 	// Escalates: if it fails for good, a person has to look.
 	Escalates bool
 	// Masked are the names of the arguments that hold personal data.

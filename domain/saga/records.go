@@ -41,6 +41,9 @@ type Request struct {
 	Attempt int32  `avro:"attempt" json:"attempt"`
 	// Last: no attempt follows if this one fails.
 	Last bool `avro:"last" json:"last,omitempty"`
+	// Uncertain: an earlier attempt may have had its effect, and no person has asked
+	// for another since.
+	Uncertain bool `avro:"uncertain" json:"uncertain,omitempty"`
 	// Escalates: if it fails for good, a person has to look.
 	Escalates bool `avro:"escalates" json:"escalates,omitempty"`
 	// Withdrawn: it is not needed any more; the rest below is empty.

@@ -93,6 +93,9 @@ type Leg struct {
 	// Kind and Detail of the last failure.
 	Kind   failure.Kind `avro:"kind" json:"kind,omitempty"`
 	Detail string       `avro:"detail" json:"detail,omitempty"`
+	// Uncertain: an attempt may have had its effect, of those since a person last
+	// asked for one.
+	Uncertain bool `avro:"uncertain" json:"uncertain,omitempty"`
 }
 
 // Step is a step of a saga.

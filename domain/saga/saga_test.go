@@ -484,6 +484,43 @@ func TestOldTimersDoNothing(t *testing.T) {
 	}
 }
 
+// An attempt is told that one before it may have had its effect, until a person
+// has looked and asks for another.
+func TestAttemptsKnowOfUncertainOnes(t *testing.T) {
+	retry := definition.Retry{Attempts: 2, First: time.Millisecond}
+	plan := &definition.Command{
+		Name: "Test", Deadline: time.Hour, Confirm: definition.Confirmation{If: good{}, Within: time.Second},
+		Stages: [][]*definition.Step{
+			{{Name: "a", Kind: definition.Call, Timeout: time.Second, Retry: retry, Undo: &definition.Undo{Operation: "u", Timeout: time.Second, Retry: retry}}},
+			{{Name: "b", Kind: definition.Call, Timeout: time.Second, Retry: retry}},
+		},
+	}
+	s := New(plan, "plan", "cmd-1", nil, start)
+	s.Begin(plan, Entity{}, start)
+	take := func(in Input, want ...Call) {
+		t.Helper()
+		var calls []Call
+		for _, e := range s.Take(plan, in, start) {
+			if c, ok := e.(Call); ok {
+				calls = append(calls, Call{Step: c.Step, Undo: c.Undo, Attempt: c.Attempt, Uncertain: c.Uncertain})
+			}
+		}
+		if !reflect.DeepEqual(calls, want) {
+			t.Fatalf("after %+v the calls are %+v, expected %+v", in, calls, want)
+		}
+	}
+	take(Reply{Step: "a", Attempt: 1, Kind: failure.Transient})
+	take(Fired{Timer{Again, "a", false, 1}}, Call{Step: "a", Attempt: 2})
+	take(Reply{Step: "a", Attempt: 2}, Call{Step: "b", Attempt: 1})
+	take(Fired{Timer{Attempt, "b", false, 1}})
+	take(Fired{Timer{Again, "b", false, 1}}, Call{Step: "b", Attempt: 2, Uncertain: true})
+	take(Reply{Step: "b", Attempt: 2, Kind: failure.Conflict}, Call{Step: "a", Undo: true, Attempt: 1})
+	take(Reply{Step: "a", Undo: true, Attempt: 1, Kind: failure.Transient, Uncertain: true})
+	take(Fired{Timer{Again, "a", true, 1}}, Call{Step: "a", Undo: true, Attempt: 2, Uncertain: true})
+	take(Reply{Step: "a", Undo: true, Attempt: 2, Kind: failure.Conflict})
+	take(Retry{By: "somebody"}, Call{Step: "a", Undo: true, Attempt: 3})
+}
+
 func TestTimerNames(t *testing.T) {
 	for _, timer := range []Timer{{Purpose: Deadline, Attempt: 1}, {Purpose: Confirm, Attempt: 12}, {Attempt, "pause-billing", false, 3}, {Again, "s", true, 1}, {Purpose: Question, Attempt: 1}} {
 		if back, err := ParseTimer(timer.String()); err != nil || back != timer {

@@ -120,6 +120,14 @@ func (s *Step) leg(undo bool) *Leg {
 	return &s.Do
 }
 
+// uncertain notes that an attempt may have had its effect.
+func (s *Step) uncertain(undo bool) {
+	s.leg(undo).Uncertain = true
+	if !undo {
+		s.Uncertain = true
+	}
+}
+
 // forward begins stages until one has something under way, or the plan is
 // through, or something has failed.
 func (m *machine) forward() {
@@ -179,6 +187,7 @@ func (m *machine) attempt(s *Step, p *definition.Step, undo bool) {
 		c.Operation, c.Timeout = p.Undo.Operation, p.Undo.Timeout
 		retry = p.Undo.Retry
 	}
+	c.Uncertain = leg.Uncertain
 	c.Last, c.Escalates, c.Cause = int(leg.Attempt) >= retry.Attempts, undo || m.final(), m.Cause
 	with := p.With
 	if undo {
@@ -202,8 +211,8 @@ func (m *machine) reply(r Reply) {
 	if leg.Phase == Idle || r.Attempt < 1 || r.Attempt > leg.Attempt {
 		return // to nothing that was asked
 	}
-	if r.Uncertain && !r.Undo {
-		s.Uncertain = true // even if nobody waits for it any more
+	if r.Uncertain {
+		s.uncertain(r.Undo) // even if nobody waits for it any more
 	}
 	current := leg.Phase == Asked && r.Attempt == leg.Attempt
 	switch {
@@ -492,8 +501,8 @@ func (m *machine) fired(t Timer) {
 		case t.Purpose == Again && leg.Phase == Waiting:
 			m.attempt(s, p, t.Undo)
 		case t.Purpose == Attempt && leg.Phase == Asked:
-			if !t.Undo && p.Kind != definition.Approve {
-				s.Uncertain = true
+			if p.Kind != definition.Approve {
+				s.uncertain(t.Undo)
 			}
 			timeout := p.Timeout
 			if t.Undo {

@@ -452,8 +452,13 @@ func (a *App) addStations(ctx context.Context) error {
 			topology.Admit:   admit.New(d, topology.Parents(d, a.opts.Domains)...),
 			topology.Track:   track.New(a.opts.Topology.CommandRetention),
 		}
+		if len(d.Commands()) > 0 && (a.opts.has(topology.Admit) || a.opts.has(topology.Orchestrate)) {
+			if err := a.tellPlans(ctx, d); err != nil {
+				return err
+			}
+		}
 		if len(d.Commands()) > 0 && a.opts.has(topology.Orchestrate) {
-			plans, err := a.openPlans(ctx, d)
+			plans, err := a.openPlans(d)
 			if err != nil {
 				return err
 			}

@@ -90,9 +90,28 @@ func (b *planBook) plan(decode func([]byte) (*saga.Plan, error), name, fingerpri
 	}
 }
 
-// openPlans tells the other processes of the plans of a domain, and gives what
-// finds them and theirs.
-func (a *App) openPlans(ctx context.Context, d *definition.Domain) (saga.Plans, error) {
+// tellPlans tells the other processes of the plans of a domain, before this one
+// admits anything by them.
+func (a *App) tellPlans(ctx context.Context, d *definition.Domain) error {
+	codec, err := a.platform.Codec(topology.Plans(d.Name))
+	if err != nil {
+		return err
+	}
+	for _, c := range d.Commands() {
+		value, err := codec.Encode(&saga.Plan{Command: c.Name, Fingerprint: c.Fingerprint, Text: c.Text})
+		if err != nil {
+			return err
+		}
+		if _, _, err := a.appender.Append(ctx, topology.Plans(d.Name), c.Fingerprint, value, nil); err != nil {
+			return fmt.Errorf("tell of the plan of %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// openPlans gives what finds the plans of a domain: those that are loaded, and
+// those that others have told of.
+func (a *App) openPlans(d *definition.Domain) (saga.Plans, error) {
 	codec, err := a.platform.Codec(topology.Plans(d.Name))
 	if err != nil {
 		return nil, err
@@ -100,13 +119,6 @@ func (a *App) openPlans(ctx context.Context, d *definition.Domain) (saga.Plans, 
 	b := &planBook{known: map[string]*definition.Command{}}
 	for _, c := range d.Commands() {
 		b.known[c.Fingerprint] = c
-		value, err := codec.Encode(&saga.Plan{Command: c.Name, Fingerprint: c.Fingerprint, Text: c.Text})
-		if err != nil {
-			return nil, err
-		}
-		if _, _, err := a.appender.Append(ctx, topology.Plans(d.Name), c.Fingerprint, value, nil); err != nil {
-			return nil, fmt.Errorf("tell of the plan of %s: %w", c.Name, err)
-		}
 	}
 	if b.reader, err = a.engine.AddView(planView{d.Name}); err != nil {
 		return nil, err
@@ -314,11 +326,13 @@ func (a *App) addSwitches(ctx context.Context, wg *sync.WaitGroup, d *definition
 			}
 		}
 		for _, c := range d.Connections {
+			s := &run.Switch{Connection: c.Name}
 			if b, err := reader.Get(c.Name, c.Name); err == nil && b != nil {
-				if s, err := decode(b); err == nil && s.Paused {
-					turn(s)
+				if kept, err := decode(b); err == nil {
+					s.Paused = kept.Paused
 				}
 			}
+			turn(s)
 		}
 	})
 	return nil

@@ -62,7 +62,10 @@ type outletPart struct {
 	pending []int64 // offsets that were handed on and are not done, in order
 	begun   map[int64]bool
 	was     map[int64]bool // begun before
-	end     int64          // behind the last that was handed on
+	// finished were noted as begun and are done, while one before them is not: they
+	// must not come again.
+	finished map[int64]bool
+	end      int64 // behind the last that was handed on
 	// As last committed.
 	committed int64
 	marked    string
@@ -137,6 +140,7 @@ func (o *outlet) runOnce(ctx context.Context) error {
 		kgo.HeartbeatInterval(o.engine.cfg.SessionTimeout/5),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(run.assigned),
 		kgo.OnPartitionsRevoked(run.revoked),
 		kgo.OnPartitionsLost(run.lost),
@@ -153,7 +157,7 @@ func (o *outlet) runOnce(ctx context.Context) error {
 		// what is under way has ended and is committed.
 		run.revoked(context.Background(), cl, map[string][]int32{o.spec.Topic: run.held()})
 		member, _ := cl.GroupMetadata()
-		cl.Close()
+		cl.CloseAllowingRebalance()
 		leaving, done := context.WithTimeout(context.Background(), 2*time.Second)
 		o.engine.kafka.leave(leaving, o.spec.Group, o.engine.cfg.Instance, member)
 		done()
@@ -180,6 +184,9 @@ func (o *outlet) runOnce(ctx context.Context) error {
 				o.spec.Take(d)
 			}
 		}
+		// Not before: records of a partition that goes and comes back in between
+		// would be taken for those of its next assignment.
+		cl.AllowRebalance()
 	}
 }
 
@@ -204,6 +211,10 @@ func (r *outletRun) add(rec *kgo.Record) *Delivery {
 	defer r.mu.Unlock()
 	p := r.parts[rec.Partition]
 	if p == nil || p.leaving || rec.Offset < p.end {
+		return nil
+	}
+	if p.finished[rec.Offset] {
+		p.end = rec.Offset + 1
 		return nil
 	}
 	p.pending = append(p.pending, rec.Offset)
@@ -232,30 +243,31 @@ func (r *outletRun) assigned(ctx context.Context, cl *kgo.Client, added map[stri
 		}
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, partition := range ps {
-		p := &outletPart{partition: partition, run: r, begun: map[int64]bool{}, was: map[int64]bool{}, committed: -1}
+		p := &outletPart{partition: partition, run: r, begun: map[int64]bool{}, was: map[int64]bool{}, finished: map[int64]bool{}, committed: -1}
 		p.ctx, p.cancel = context.WithCancel(context.Background())
 		if o, ok := offsets.Lookup(r.spec.Topic, partition); ok {
-			p.was = marksOf(o.Metadata, o.At)
+			p.was, p.finished = marksOf(o.Metadata, o.At)
 		}
 		r.parts[partition] = p
 	}
-	r.share()
+	mine := len(r.parts)
+	r.mu.Unlock()
+	r.share(mine)
 }
 
 // share tells how much of the topic is read here.
-func (r *outletRun) share() {
+func (r *outletRun) share(mine int) {
 	if r.spec.Share == nil {
 		return
 	}
-	total := len(r.parts)
-	if ps, err := r.engine.kafka.partitions(context.Background(), r.spec.Topic); err == nil {
-		total = max(total, len(ps))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	ps, err := r.engine.kafka.partitions(ctx, r.spec.Topic)
+	if err != nil || len(ps) == 0 {
+		return // it stays as it was
 	}
-	if total > 0 {
-		r.spec.Share(float64(len(r.parts)) / float64(total))
-	}
+	r.spec.Share(min(1, float64(mine)/float64(len(ps))))
 }
 
 // revoked waits for what is under way in partitions that are handed on, and
@@ -296,7 +308,6 @@ func (r *outletRun) revoked(ctx context.Context, cl *kgo.Client, gone map[string
 
 func (r *outletRun) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, partition := range gone[r.spec.Topic] {
 		if p := r.parts[partition]; p != nil {
 			p.leaving = true
@@ -306,8 +317,12 @@ func (r *outletRun) lost(_ context.Context, _ *kgo.Client, gone map[string][]int
 			delete(r.parts, partition)
 		}
 	}
-	r.share()
+	mine := len(r.parts)
 	r.changed.Broadcast()
+	r.mu.Unlock()
+	if mine > 0 {
+		r.share(mine)
+	}
 }
 
 func (r *outletRun) held() []int32 {
@@ -335,7 +350,7 @@ func (d *Delivery) Begin(durably bool) error {
 		r.mu.Unlock()
 		return nil
 	}
-	for len(p.begun) >= outletMarks && !p.leaving {
+	for len(p.begun)+len(p.finished) >= outletMarks && !p.leaving {
 		r.changed.Wait()
 	}
 	if p.leaving {
@@ -375,6 +390,9 @@ func (d *Delivery) Done(begun bool) {
 	}
 	if i, ok := slices.BinarySearch(p.pending, d.Offset); ok {
 		p.pending = slices.Delete(p.pending, i, i+1)
+		if p.begun[d.Offset] && i > 0 {
+			p.finished[d.Offset] = true
+		}
 		delete(p.begun, d.Offset)
 		r.pending--
 	}
@@ -456,9 +474,10 @@ func (r *outletRun) commit(ctx context.Context, parts []*outletPart) (err error)
 		if len(p.pending) > 0 {
 			at = p.pending[0]
 		}
+		maps.DeleteFunc(p.finished, func(o int64, _ bool) bool { return o < at })
 		begun := maps.Clone(p.begun)
 		maps.Copy(begun, p.was) // not handed on again yet
-		if s := (state{at, marksText(begun, at)}); p.end > 0 && (s.at != p.committed || s.marks != p.marked) {
+		if s := (state{at, marksText(begun, p.finished, at)}); p.end > 0 && (s.at != p.committed || s.marks != p.marked) {
 			states[p] = s
 			offsets[p.partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
 		}
@@ -519,32 +538,43 @@ func commitError(resp *kmsg.OffsetCommitResponse) error {
 	return nil
 }
 
-// marksText writes which offsets have begun, as distances from the one that is
-// committed.
-func marksText(begun map[int64]bool, from int64) string {
-	if len(begun) == 0 {
-		return ""
-	}
+// marksText writes which offsets have begun, and which of them are done, as
+// distances from the one that is committed.
+func marksText(begun, done map[int64]bool, from int64) string {
 	var b strings.Builder
-	b.WriteString("begun")
-	for _, o := range slices.Sorted(maps.Keys(begun)) {
-		b.WriteByte(' ')
-		b.WriteString(strconv.FormatInt(o-from, 36))
+	list := func(name string, offsets map[int64]bool) {
+		if len(offsets) == 0 {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(name)
+		for _, o := range slices.Sorted(maps.Keys(offsets)) {
+			b.WriteByte(' ')
+			b.WriteString(strconv.FormatInt(o-from, 36))
+		}
 	}
+	list("begun:", begun)
+	list("done:", done)
 	return b.String()
 }
 
 // marksOf reads what marksText writes.
-func marksOf(text string, from int64) map[int64]bool {
-	out := map[int64]bool{}
-	fields := strings.Fields(text)
-	if len(fields) == 0 || fields[0] != "begun" {
-		return out
-	}
-	for _, f := range fields[1:] {
-		if d, err := strconv.ParseInt(f, 36, 64); err == nil {
-			out[from+d] = true
+func marksOf(text string, from int64) (begun, done map[int64]bool) {
+	begun, done = map[int64]bool{}, map[int64]bool{}
+	var into map[int64]bool
+	for _, f := range strings.Fields(text) {
+		switch f {
+		case "begun:":
+			into = begun
+		case "done:":
+			into = done
+		default:
+			if d, err := strconv.ParseInt(f, 36, 64); err == nil && into != nil {
+				into[from+d] = true
+			}
 		}
 	}
-	return out
+	return begun, done
 }

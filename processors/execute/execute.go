@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -88,13 +89,14 @@ type Executor struct {
 	running int
 	share   float64
 	paused  bool
+	known   bool // whether it is paused
 	// drip is the rate for as many calls as are dripping.
 	drip     float64
 	dripping int
 	until    time.Time // the back end wants to be left alone until then
 	timer    *time.Timer
 	timerAt  time.Time
-	closed   bool
+	closed   atomic.Bool
 	wg       sync.WaitGroup
 	stats    Stats
 }
@@ -121,11 +123,16 @@ type item struct {
 	holdAt    time.Time
 }
 
-// New makes the executor of a connection. Close ends it.
+// errNotMade tells the breaker of a call that was not made after all.
+var errNotMade = errors.New("not made")
+
+// New makes the executor of a connection. It makes no call before Pause or Resume
+// has told whether the connection is paused. Close ends it.
 func New(c *definition.Connection, b connectors.Backend, out Outside) *Executor {
 	x := &Executor{connection: c, backend: b, out: out, share: 1, busy: map[string]bool{}, limit: rate.NewLimiter(rate.Inf, 1)}
 	x.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Name: c.Name, MaxRequests: 1, Timeout: c.Limits.Pause,
+		IsExcluded:  func(err error) bool { return errors.Is(err, errNotMade) },
 		ReadyToTrip: func(n gobreaker.Counts) bool { return int(n.ConsecutiveFailures) >= c.Limits.Failures },
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
@@ -165,7 +172,7 @@ func (x *Executor) setRate() {
 // Pause has no further call begun, until Resume.
 func (x *Executor) Pause() {
 	x.mu.Lock()
-	x.paused = true
+	x.paused, x.known = true, true
 	x.mu.Unlock()
 	x.dispatch()
 }
@@ -174,7 +181,7 @@ func (x *Executor) Pause() {
 // over all processes until those that wait now are through.
 func (x *Executor) Resume(drip float64) {
 	x.mu.Lock()
-	x.paused = false
+	x.paused, x.known = false, true
 	if x.drip = drip; drip > 0 {
 		x.dripping = len(x.queue)
 	}
@@ -202,7 +209,7 @@ func (x *Executor) Stats() Stats {
 // is taken any more.
 func (x *Executor) Close() error {
 	x.mu.Lock()
-	x.closed = true
+	x.closed.Store(true)
 	x.queue, x.fresh = nil, nil
 	if x.timer != nil {
 		x.timer.Stop()
@@ -223,39 +230,68 @@ func (x *Executor) Take(c *Call) {
 	case !ok:
 		x.refuse(c, failure.NotFound, fmt.Sprintf("connection %s has no operation %q any more", x.connection.Name, r.Operation))
 		return
+	case r.Uncertain && !op.Idempotent:
+		x.finish(&item{Call: c, operation: op}, false, connectors.Reply{}, &connectors.CallError{
+			Uncertain: true, Err: failure.New(failure.Conflict, "call", r.Connection+"."+r.Operation, "an earlier attempt may have had its effect, and the operation is not declared idempotent: it is not called again"),
+		}, time.Now(), "")
+		return
 	case c.Begun && !op.Idempotent:
 		x.finish(&item{Call: c, operation: op}, false, connectors.Reply{}, &connectors.CallError{
 			Uncertain: true, Err: failure.New(failure.Conflict, "call", r.Connection+"."+r.Operation, "who made the call died before its outcome was known, and the operation is not declared idempotent"),
 		}, time.Now(), "")
 		return
 	}
-	i := &item{Call: c, operation: op, holdAt: time.Now().Add(r.Timeout / 2)}
+	i := &item{Call: c, operation: op, holdAt: c.At.Time().Add(r.Timeout / 2)}
 	x.mu.Lock()
-	if x.closed {
+	if x.closed.Load() {
 		x.mu.Unlock()
 		return
 	}
-	x.queue, x.fresh = append(x.queue, i), append(x.fresh, i)
+	x.queue = append(x.queue, i)
+	x.await(i)
 	x.mu.Unlock()
 	x.dispatch()
 }
 
+// await puts an item among those that are not held, in the order in which they
+// would have to be.
+func (x *Executor) await(i *item) {
+	at := len(x.fresh)
+	for at > 0 && x.fresh[at-1].holdAt.After(i.holdAt) {
+		at--
+	}
+	x.fresh = slices.Insert(x.fresh, at, i)
+}
+
+// late tells that the saga has given up on a request that it was not told to wait
+// for.
+func (i *item) late(now time.Time) bool {
+	return !i.held && i.Request.Timeout > 0 && now.Sub(i.At.Time()) > i.Request.Timeout
+}
+
+// gone tells that the request is somebody else's: its partition was lost.
+func (i *item) gone() bool { return i.Ticket.Context().Err() != nil }
+
 // withdraw takes a request back that waits. One that has begun goes on.
 func (x *Executor) withdraw(c *Call) {
 	r := c.Request
+	var found []*item
 	x.mu.Lock()
-	at := slices.IndexFunc(x.queue, func(i *item) bool {
-		return i.Request.Saga == r.Saga && i.Request.Step == r.Step && i.Request.Attempt == r.Attempt && !i.Request.Undo
+	x.queue = slices.DeleteFunc(x.queue, func(i *item) bool {
+		same := i.Request.Saga == r.Saga && i.Request.Step == r.Step && i.Request.Attempt == r.Attempt && !i.Request.Undo
+		if same {
+			i.begun = true
+			found = append(found, i)
+		}
+		return same
 	})
-	var found *item
-	if at >= 0 {
-		found = x.queue[at]
-		found.begun = true
-		x.queue = slices.Delete(x.queue, at, at+1)
-	}
 	x.mu.Unlock()
-	if found != nil {
-		x.refuse(found.Call, failure.Conflict, "withdrawn before it began")
+	for _, i := range found {
+		if i.gone() {
+			i.Ticket.GiveUp(false)
+			continue
+		}
+		x.refuse(i.Call, failure.Conflict, "withdrawn before it began")
 	}
 	c.Ticket.Done(false)
 }
@@ -266,23 +302,48 @@ func (x *Executor) refuse(c *Call, kind failure.Kind, detail string) {
 }
 
 // dispatch begins what may begin, and sees to it that it is called again when
-// more may.
+// more may. Nothing is written under its lock.
 func (x *Executor) dispatch() {
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	hold, late := x.choose()
+	x.mu.Unlock()
+	for _, i := range hold {
+		x.hold(i)
+	}
+	for _, i := range late {
+		x.refuse(i.Call, failure.Transient, "its time was over before it began")
+	}
+}
+
+// choose begins what may begin, and gives what is to be held, and what the saga
+// has given up by now.
+func (x *Executor) choose() (hold, late []*item) {
 	now := time.Now()
+	if x.closed.Load() || !x.known {
+		return nil, nil // it is not known yet whether the connection is paused
+	}
 	most := max(1, int(float64(x.connection.Limits.Concurrency)*x.share+0.5))
 	var again time.Time
-	for len(x.queue) > 0 && !x.closed && !x.paused {
+	for len(x.queue) > 0 && !x.paused {
 		if x.running >= most {
-			break
-		}
-		if now.Before(x.until) {
-			again = x.until
 			break
 		}
 		at := x.next()
 		if at < 0 {
+			break
+		}
+		if i := x.queue[at]; i.gone() || i.late(now) {
+			x.remove(at)
+			i.begun = true
+			if i.gone() {
+				i.Ticket.GiveUp(false)
+			} else {
+				late = append(late, i)
+			}
+			continue
+		}
+		if now.Before(x.until) {
+			again = x.until
 			break
 		}
 		token := x.limit.ReserveN(now, 1)
@@ -298,12 +359,7 @@ func (x *Executor) dispatch() {
 			break
 		}
 		i := x.queue[at]
-		if at == 0 {
-			x.queue[0] = nil
-			x.queue = x.queue[1:]
-		} else {
-			x.queue = slices.Delete(x.queue, at, at+1)
-		}
+		x.remove(at)
 		i.begun = true
 		if x.connection.Limits.Ordered {
 			x.busy[i.Key] = true
@@ -322,14 +378,27 @@ func (x *Executor) dispatch() {
 	for len(x.fresh) > 0 && (x.fresh[0].begun || long || !now.Before(x.fresh[0].holdAt)) {
 		i := x.fresh[0]
 		x.fresh[0] = nil
-		if x.fresh = x.fresh[1:]; !i.begun {
-			x.hold(i)
+		x.fresh = x.fresh[1:]
+		if !i.begun && !i.gone() && !i.late(now) {
+			i.held = true
+			hold = append(hold, i)
 		}
 	}
 	if len(x.fresh) > 0 && (again.IsZero() || x.fresh[0].holdAt.Before(again)) {
 		again = x.fresh[0].holdAt
 	}
 	x.alarm(again, now)
+	return hold, late
+}
+
+// remove takes a request out of the queue.
+func (x *Executor) remove(at int) {
+	if at == 0 {
+		x.queue[0] = nil
+		x.queue = x.queue[1:]
+		return
+	}
+	x.queue = slices.Delete(x.queue, at, at+1)
 }
 
 // next finds the first request that may begin; -1 if there is none.
@@ -342,7 +411,7 @@ func (x *Executor) next() int {
 
 // alarm has dispatch called at a time; zero for never.
 func (x *Executor) alarm(at, now time.Time) {
-	if at.IsZero() || x.closed || !x.timerAt.IsZero() && !x.timerAt.After(at) && x.timerAt.After(now) {
+	if at.IsZero() || x.closed.Load() || !x.timerAt.IsZero() && !x.timerAt.After(at) && x.timerAt.After(now) {
 		return
 	}
 	if x.timer != nil {
@@ -359,7 +428,6 @@ func (x *Executor) alarm(at, now time.Time) {
 
 // hold tells the saga that a request waits.
 func (x *Executor) hold(i *item) {
-	i.held = true
 	r := i.Request
 	x.out.Answer(i.Key, &saga.Answer{Saga: r.Saga, Step: r.Step, Undo: r.Undo, Attempt: r.Attempt, Held: true}, x.ignore)
 	x.out.Tell(x.attempt(i.Call, run.Pending), x.ignore)
@@ -389,26 +457,19 @@ func (x *Executor) call(i *item, report func(error)) {
 		x.mu.Unlock()
 		x.dispatch()
 	}()
-	r := i.Request
-	// A saga that has given up by now asks again, and counts that attempt.
-	if !i.held && r.Timeout > 0 && time.Since(i.At.Time()) > r.Timeout {
-		report(nil)
-		x.refuse(i.Call, failure.Transient, "its time was over before it began")
-		return
-	}
 	if err := i.Ticket.Begin(!i.operation.Idempotent); err != nil {
-		report(nil)
+		report(errNotMade)
 		if errors.Is(err, x.out.Gone) {
 			i.Ticket.GiveUp(false)
 			return
 		}
 		x.out.Log.Warn("call could not be noted and is tried again", "connection", x.connection.Name, "error", err)
 		x.mu.Lock()
-		if !x.closed {
+		if !x.closed.Load() {
 			i.begun = false
 			x.queue = append([]*item{i}, x.queue...)
 			if !i.held {
-				x.fresh = append([]*item{i}, x.fresh...)
+				x.await(i)
 			}
 		}
 		x.mu.Unlock()
@@ -417,7 +478,11 @@ func (x *Executor) call(i *item, report func(error)) {
 	x.out.Tell(x.attempt(i.Call, run.Running), x.ignore)
 	began := time.Now()
 	reply, err := x.make(i)
-	x.note(err)
+	if err == nil && len(reply.Output) > maxOutput {
+		err = &connectors.CallError{Status: reply.Status, Uncertain: true, Err: failure.New(failure.Validation, "call", x.connection.Name+"."+i.Request.Operation,
+			"found %d bytes for the steps that follow, expected at most %d: the operation's output can choose what is needed", len(reply.Output), maxOutput)}
+	}
+	x.note(i, err)
 	report(unwell(err))
 	journal := ""
 	if err == nil && i.operation.Journal != nil && x.out.Journal != nil {
@@ -429,6 +494,10 @@ func (x *Executor) call(i *item, report func(error)) {
 	}
 	x.finish(i, true, reply, err, began, journal)
 }
+
+// maxOutput bounds what is kept of an answer, in bytes: it becomes a part of the
+// state of its entity's commands.
+const maxOutput = 128 << 10
 
 // make makes the call, in its time.
 func (x *Executor) make(i *item) (reply connectors.Reply, err error) {
@@ -462,7 +531,7 @@ func (x *Executor) make(i *item) (reply connectors.Reply, err error) {
 
 // note keeps what is told of the connection, and leaves it alone if it asks for
 // that.
-func (x *Executor) note(err error) {
+func (x *Executor) note(i *item, err error) {
 	var ce *connectors.CallError
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -470,7 +539,7 @@ func (x *Executor) note(err error) {
 	x.stats.LastFailure = ""
 	if err != nil {
 		x.stats.Failures++
-		x.stats.LastFailure = err.Error()
+		x.stats.LastFailure = detail(err, i.Request)
 		if errors.As(err, &ce) && ce.After > 0 && failure.KindOf(err) == failure.RateLimited {
 			if until := time.Now().Add(ce.After); until.After(x.until) {
 				x.until = until
@@ -529,7 +598,7 @@ func (x *Executor) finish(i *item, begun bool, reply connectors.Reply, err error
 		if errors.As(err, &ce) {
 			a.Uncertain, a.After, t.Status, t.Uncertain = ce.Uncertain, ce.After, ce.Status, ce.Uncertain
 		}
-		a.Kind, a.Detail = failure.KindOf(err), Mask(shorten(err.Error()), r)
+		a.Kind, a.Detail = failure.KindOf(err), detail(err, r)
 		t.State, t.Kind, t.Detail, t.Action = run.Failed, a.Kind, a.Detail, action(r, a.Kind)
 	} else {
 		a.Output = outputs(reply.Output)
@@ -559,7 +628,7 @@ func (x *Executor) write(i *item, begun bool, a *saga.Answer, t *run.Attempt, wa
 		case failed == nil:
 			i.Ticket.Done(begun)
 			x.wg.Done()
-		case i.Ticket.Context().Err() != nil || x.ended():
+		case i.Ticket.Context().Err() != nil || x.closed.Load():
 			i.Ticket.GiveUp(begun)
 			x.wg.Done()
 		default:
@@ -569,12 +638,6 @@ func (x *Executor) write(i *item, begun bool, a *saga.Answer, t *run.Attempt, wa
 	}
 	x.out.Answer(i.Key, a, safe)
 	x.out.Tell(t, safe)
-}
-
-func (x *Executor) ended() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.closed
 }
 
 // action is what follows a failure. It is what the saga does, told beforehand.
@@ -608,6 +671,9 @@ func outputs(v canonical.Value) []canonical.Named {
 	return out
 }
 
+// detail is a failure in words, without personal data.
+func detail(err error, r *saga.Request) string { return shorten(Mask(err.Error(), r)) }
+
 const longestDetail = 500
 
 func shorten(s string) string {
@@ -626,6 +692,15 @@ func Mask(text string, r *saga.Request) string {
 		case string:
 			if len(v) > 1 {
 				text = strings.ReplaceAll(text, v, "•••")
+			}
+			// A connector may have cut the text in the middle of it.
+			if cut, ok := strings.CutSuffix(text, "…"); ok {
+				for n := len(v) - 1; n > 2; n-- {
+					if rest, ok := strings.CutSuffix(cut, v[:n]); ok {
+						text = rest + "•••…"
+						break
+					}
+				}
 			}
 		case []any:
 			for _, e := range v {

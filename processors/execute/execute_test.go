@@ -132,6 +132,7 @@ func open(c *definition.Connection, call func(ctx context.Context, c connectors.
 		Gone: errGone,
 		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
+	o.x.Resume(0)
 	return o
 }
 
@@ -210,6 +211,16 @@ func TestCalls(t *testing.T) {
 		{"unknown operation", "stop", ok, nil, `NotFound: call billing.stop: connection billing has no operation "stop" any more`, "[Failed]", 0, false},
 		{"too late", "pause", ok, func(c *execute.Call) { c.At = envelope.At(time.Now().Add(-31 * time.Second)) }, "Transient: call billing.pause: its time was over before it began", "[Failed]", 0, false},
 		{"begun before, idempotent", "pause", ok, func(c *execute.Call) { c.Begun = true }, "id=7 state=\"paused\"", "[Running Completed]", 1, false},
+		{"an earlier attempt may have done it", "once", ok, func(c *execute.Call) { c.Request.Uncertain = true }, "Conflict: call billing.once: an earlier attempt may have had its effect, and the operation is not declared idempotent: it is not called again (uncertain)", "[Failed]", 0, false},
+		{"an earlier attempt of an idempotent one may have", "pause", ok, func(c *execute.Call) { c.Request.Uncertain = true }, "id=7 state=\"paused\"", "[Running Completed]", 1, false},
+		{"too much", "pause", func(context.Context, connectors.Call) (connectors.Reply, error) {
+			return connectors.Reply{Output: canonical.Value(`"` + strings.Repeat("x", 200<<10) + `"`)}, nil
+		}, nil, "Validation: call billing.pause: found 204802 bytes for the steps that follow, expected at most 131072: the operation's output can choose what is needed (uncertain)", "[Running Failed]", 1, false},
+		{"cut in the middle of what is masked", "pause", func(context.Context, connectors.Call) (connectors.Reply, error) {
+			return connectors.Reply{}, failure.New(failure.Validation, "call", "billing", "nobody has jane@exam…")
+		}, func(c *execute.Call) {
+			c.Request.Args, c.Request.Masked = []canonical.Named{{Name: "email", Value: `"jane@example.org"`}}, []string{"email"}
+		}, "Validation: call billing: nobody has •••…", "[Running Failed]", 1, false},
 		{"begun before", "once", ok, func(c *execute.Call) { c.Begun = true }, "Conflict: call billing.once: who made the call died before its outcome was known, and the operation is not declared idempotent (uncertain)", "[Failed]", 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -292,6 +303,42 @@ func (o *office) done() (n int) {
 		n += int(t.done.Load())
 	}
 	return n
+}
+
+// Before it is known whether a connection is paused, nothing is called and nobody
+// is told to wait.
+func TestNotKnownYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(connection(definition.Limits{}), ok)
+		o.x.Close()
+		x := execute.New(connection(definition.Limits{}), o, execute.Outside{Answer: func(string, *saga.Answer, func(error)) { t.Error("answered") }, Log: slog.New(slog.DiscardHandler)})
+		x.Take(&execute.Call{Request: &saga.Request{Saga: "cmd-1", Step: "s", Attempt: 1, Operation: "pause", Timeout: time.Second}, At: envelope.At(time.Now()), Ticket: &ticket{ctx: context.Background()}})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if o.calls > 0 {
+			t.Errorf("%d calls", o.calls)
+		}
+		x.Close()
+	})
+}
+
+// A partition goes and comes back while a connection is paused. A call that is
+// withdrawn then is not made, though its request is there twice.
+func TestWithdrawnAfterReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(connection(definition.Limits{}), ok)
+		o.x.Pause()
+		lost, cancel := context.WithCancel(context.Background())
+		first := o.ask("cmd-1", "pause", func(c *execute.Call) { c.Ticket.(*ticket).ctx = lost })
+		cancel()
+		o.ask("cmd-1", "pause", nil)
+		o.x.Take(&execute.Call{Request: &saga.Request{Saga: "cmd-1", Step: "s", Attempt: 1, Connection: "billing", Withdrawn: true}, Ticket: &ticket{ctx: context.Background()}})
+		o.x.Resume(0)
+		if a := o.last(t, "cmd-1"); a.Kind != failure.Conflict || o.calls > 0 || first.givenUp.Load() != 1 {
+			t.Errorf("%+v, %d calls", a, o.calls)
+		}
+		o.x.Close()
+	})
 }
 
 // A back end is down for a minute while ten thousand sagas want something of it.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/touchstone-platform/touchstone/connectors/builtin"
+	"github.com/touchstone-platform/touchstone/connectors"
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/command"
 	"github.com/touchstone-platform/touchstone/domain/definition"
@@ -59,11 +59,28 @@ func goldenPlans(t *testing.T) (*definition.Domain, saga.Plans) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := registry.Parse("plans.yaml", text, builtin.Kinds())
+	d, err := registry.Parse("plans.yaml", text, connectors.Kinds{Sources: []connectors.Kind{sourceKind{}}, Backends: []connectors.BackendKind{backendKind{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d, orchestrate.Plans(d)
+}
+
+// sourceKind and backendKind stand for the connectors that the golden plans name:
+// nothing is read and nothing is called.
+type sourceKind struct{ connectors.Kind }
+
+func (sourceKind) Name() string                     { return "webhook" }
+func (sourceKind) Variables() []connectors.Variable { return []connectors.Variable{{Name: "body"}} }
+func (sourceKind) Open(*definition.Source, connectors.Secrets) (connectors.Connector, error) {
+	return nil, nil
+}
+
+type backendKind struct{ connectors.BackendKind }
+
+func (backendKind) Name() string { return "fake" }
+func (backendKind) Connect(*definition.Connection, connectors.Options) (connectors.Backend, error) {
+	return nil, nil
 }
 
 func inputOf(kind string) any {

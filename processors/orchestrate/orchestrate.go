@@ -166,7 +166,7 @@ func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envel
 					break
 				}
 				emit(topology.Calls(s.domain.Name, e.Connection), key, &saga.Request{
-					Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Last: e.Last, Escalates: e.Escalates, Key: e.Key, Kind: e.Kind,
+					Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Last: e.Last, Uncertain: e.Uncertain, Escalates: e.Escalates, Key: e.Key, Kind: e.Kind,
 					Connection: e.Connection, Operation: e.Operation, Args: e.Args, Timeout: e.Timeout, Masked: e.Masked, Cause: e.Cause,
 				})
 			case saga.Withdraw:
