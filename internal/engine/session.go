@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/internal/failpoint"
 )
 
@@ -453,7 +452,8 @@ func (s *session) employ(t *task) {
 		tables[t.partition] = t.table
 		s.tables.Store(&tables)
 	}
-	t.working, t.since = true, time.Now()
+	t.working = true
+	t.begin(time.Now())
 	s.p.status.is(t.claim, PartitionRunning, nil)
 	s.p.metrics.recovery.Observe(t.took.Seconds())
 	s.log.Info("partition is recovered", "partition", t.partition, "took", t.took.Round(time.Millisecond))
@@ -644,7 +644,8 @@ func (s *session) take(ctx context.Context) (int, error) {
 	if err := s.pollError(fs); err != nil {
 		return 0, err
 	}
-	now := envelope.At(time.Now())
+	now := time.Now()
+	s.fetched(fs, now)
 	due, err := s.toWake(now)
 	if err != nil {
 		return 0, err
@@ -674,7 +675,7 @@ func (s *session) take(ctx context.Context) (int, error) {
 		n += handed
 	}
 	for _, w := range due {
-		s.rouse(w, now)
+		s.rouse(w)
 		n += len(w.keys)
 	}
 	return n, nil

@@ -48,6 +48,8 @@ type task struct {
 	// Of the session's loop:
 	working bool      // it is given records
 	since   time.Time // when that began
+	// backlogs of its inputs, by topic.
+	backlogs map[string]*backlog
 
 	// inFlight counts records handed to Goka and not marked yet; the session
 	// is told when it falls to low.
@@ -66,7 +68,7 @@ func (s *session) newTask(partition int32, c claim) *task {
 	t := &task{
 		s: s, partition: partition, claim: c,
 		log:  s.log.With("partition", partition),
-		done: make(chan struct{}), inputs: map[string]chan *sarama.ConsumerMessage{},
+		done: make(chan struct{}), inputs: map[string]chan *sarama.ConsumerMessage{}, backlogs: map[string]*backlog{},
 	}
 	for topic := range c.topics {
 		t.inputs[topic] = make(chan *sarama.ConsumerMessage, taskBuffer)

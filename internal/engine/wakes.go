@@ -205,6 +205,59 @@ func (s *states) due(now envelope.Instant) (keys []string, err error) {
 	return keys, nil
 }
 
+// backlog is where a task stands in one of its inputs.
+type backlog struct {
+	// last is the time of the last record that was handed out, 0 before the first;
+	// more: others lay behind it.
+	last envelope.Instant
+	more bool
+	seen time.Time
+}
+
+const (
+	// An input that has brought nothing for wakeIdle has nothing.
+	wakeIdle = time.Second
+	// wakeBehind is how old records may be before their input counts as behind. It
+	// allows for clocks that differ.
+	wakeBehind = 2 * time.Second
+)
+
+// begin has a task wait until its inputs have had the time to bring what came
+// while nobody was there.
+func (t *task) begin(now time.Time) {
+	t.since = now
+	for topic := range t.inputs {
+		t.backlogs[topic] = &backlog{more: true, seen: now}
+	}
+}
+
+// fetched takes note of what a poll brought.
+func (s *session) fetched(fs kgo.Fetches, now time.Time) {
+	fs.EachPartition(func(p kgo.FetchTopicPartition) {
+		if t := s.tasks[p.Partition]; t != nil && len(p.Records) > 0 {
+			if b := t.backlogs[p.Topic]; b != nil {
+				r := p.Records[len(p.Records)-1]
+				// The last one may be that of a transaction, which ends with a marker.
+				b.last, b.more, b.seen = envelope.At(r.Timestamp), p.LastStableOffset > r.Offset+2, now
+			}
+		}
+	})
+}
+
+// clock gives the time up to which entries are woken. An entry that waits for
+// something must not be told that its time is over before it is told what came in
+// time; so for a task that is behind with an input it is the time of that input's
+// records. until tells when to look again even if no more come.
+func (t *task) clock(now time.Time) (at envelope.Instant, until time.Time) {
+	at, until = envelope.At(now), now
+	for _, b := range t.backlogs {
+		if b.more && now.Sub(b.seen) < wakeIdle && now.Sub(b.last.Time()) > wakeBehind && b.last < at {
+			at, until = b.last, b.seen.Add(wakeIdle)
+		}
+	}
+	return at, until
+}
+
 // wakeful gives the tasks whose entries are to be woken here.
 func (s *session) wakeful(yield func(*task) bool) {
 	for t := range s.working {
@@ -219,8 +272,13 @@ func (s *session) wakeful(yield func(*task) bool) {
 func (s *session) nextWake() envelope.Instant {
 	at := never
 	if s.p.waker != nil {
+		now := time.Now()
 		for t := range s.wakeful {
-			at = min(at, t.table.wakes.next)
+			next := t.table.wakes.next
+			if clock, until := t.clock(now); next > clock {
+				next = max(next, envelope.At(until))
+			}
+			at = min(at, next)
 		}
 	}
 	return at
@@ -245,29 +303,31 @@ func (s *session) untilWake(ctx context.Context) (context.Context, context.Cance
 	}
 }
 
-// wakeUps are the keys of a task that are due.
+// wakeUps are the keys of a task that are due at a time.
 type wakeUps struct {
 	task *task
 	keys []string
+	at   envelope.Instant
 }
 
 // toWake gives what is to be woken in the next transaction; nothing while one is
 // open, which may still change what is due.
-func (s *session) toWake(now envelope.Instant) (due []wakeUps, err error) {
+func (s *session) toWake(now time.Time) (due []wakeUps, err error) {
 	if s.p.waker == nil || s.tx.open {
 		return nil, nil
 	}
 	for t := range s.wakeful {
-		if t.table.wakes.next > now {
+		at, _ := t.clock(now)
+		if t.table.wakes.next > at {
 			continue
 		}
-		keys, err := t.table.due(now)
+		keys, err := t.table.due(at)
 		if err != nil {
 			s.p.engine.db.report(err)
 			return nil, errors.Join(errFatal, err)
 		}
 		if len(keys) > 0 {
-			due = append(due, wakeUps{t, keys})
+			due = append(due, wakeUps{t, keys, at})
 		}
 	}
 	return due, nil
@@ -275,12 +335,12 @@ func (s *session) toWake(now envelope.Instant) (due []wakeUps, err error) {
 
 // rouse hands the entries of a task to Goka as it hands records, by any of its
 // inputs.
-func (s *session) rouse(w wakeUps, now envelope.Instant) {
+func (s *session) rouse(w wakeUps) {
 	s.tx.woken[w.task.partition] = true
 	topic := s.p.spec.Inputs[0].Stream
 	rs := make([]*kgo.Record, len(w.keys))
 	for i, key := range w.keys {
-		rs[i] = &kgo.Record{Topic: topic, Partition: w.task.partition, Offset: wakeOffset, Timestamp: now.Time(), Key: []byte(key)}
+		rs[i] = &kgo.Record{Topic: topic, Partition: w.task.partition, Offset: wakeOffset, Timestamp: w.at.Time(), Key: []byte(key)}
 	}
 	w.task.hand(topic, rs, &s.headers)
 }

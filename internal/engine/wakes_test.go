@@ -219,6 +219,64 @@ func TestWakesOutliveProcesses(t *testing.T) {
 	}
 }
 
+// Who was down finds what came meanwhile before anything is due by it: an entry
+// that was told in time not to ring does not, however late that is read.
+func TestWakesWaitForInput(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now()
+	keys := alarms("key", 200)
+	var rs []*kgo.Record
+	at := func(ago time.Duration, o alarmOrder, keys ...string) {
+		value, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			rs = append(rs, &kgo.Record{Topic: "in", Key: []byte(k), Value: value, Timestamp: now.Add(-ago)})
+		}
+	}
+	at(time.Minute, alarmOrder{After: 20 * time.Second, Times: 1}, keys...)
+	at(time.Minute, alarmOrder{After: 20 * time.Second, Times: 1}, "over")
+	for range 20 { // more than a poll
+		at(50*time.Second, alarmOrder{After: time.Hour, Times: 1}, alarms("later", 1000)...)
+	}
+	at(45*time.Second, alarmOrder{Off: true}, keys...)
+	at(10*time.Second, alarmOrder{After: time.Hour, Times: 1}, alarms("later", 1000)...)
+	if err := w.cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	w.startAlarm(w.config(t.TempDir()), &alarmClock{})
+	expected := times(map[string]int{}, 1, "over")
+	eventually(t, "the wake of one that was told nothing", func() error { return w.rung(expected) })
+}
+
+func TestClockOfTask(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	ago := func(d time.Duration) envelope.Instant { return envelope.At(now.Add(-d)) }
+	back := func(d time.Duration) time.Time { return now.Add(-d) }
+	for _, c := range []struct {
+		name     string
+		backlogs map[string]*backlog
+		at       envelope.Instant
+		until    time.Time
+	}{
+		{"nothing is known", nil, ago(0), now},
+		{"just begun", map[string]*backlog{"a": {more: true, seen: back(300 * time.Millisecond)}}, 0, now.Add(700 * time.Millisecond)},
+		{"nothing came", map[string]*backlog{"a": {more: true, seen: back(time.Second)}}, ago(0), now},
+		{"all is read", map[string]*backlog{"a": {last: ago(time.Minute), seen: now}}, ago(0), now},
+		{"little behind", map[string]*backlog{"a": {last: ago(2 * time.Second), more: true, seen: now}}, ago(0), now},
+		{"behind", map[string]*backlog{"a": {last: ago(3 * time.Second), more: true, seen: now}}, ago(3 * time.Second), now.Add(time.Second)},
+		{"ahead", map[string]*backlog{"a": {last: ago(-time.Minute), more: true, seen: now}}, ago(0), now},
+		{"one of two", map[string]*backlog{"a": {last: ago(time.Minute), more: true, seen: now}, "b": {last: ago(0), seen: now}}, ago(time.Minute), now.Add(time.Second)},
+		{"both", map[string]*backlog{"a": {last: ago(time.Minute), more: true, seen: now}, "b": {last: ago(time.Hour), more: true, seen: back(500 * time.Millisecond)}}, ago(time.Hour), now.Add(500 * time.Millisecond)},
+	} {
+		tk := &task{backlogs: c.backlogs}
+		if at, until := tk.clock(now); at != c.at || !until.Equal(c.until) {
+			t.Errorf("%s: the clock shows %s until %s, expected %s until %s", c.name, at, until, c.at, c.until)
+		}
+	}
+}
+
 // A version of the program that wakes entries finds those that a version before
 // left, which did not know of times.
 func TestWakesOfOlderState(t *testing.T) {
