@@ -264,7 +264,7 @@ func samples() map[Record]any {
 			Connection: "billing", Operation: "resume", Args: []canonical.Named{{Name: "id", Value: "7"}}, Timeout: 30 * time.Second,
 			Uncertain: true, Escalates: true, Masked: []string{"email"}, Cause: envelope.Cause{Correlation: "c"},
 		},
-		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
+		Answer: &saga.Answer{Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 3, Held: true, Unbegun: true, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Kind: failure.RateLimited, Detail: "429", Uncertain: true, After: time.Minute},
 		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
 		Report: &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at, Escalated: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401", Wished: true}},
 		Switch: &run.Switch{Connection: "billing", Paused: true, Rate: 2.5, By: "jane", At: at},
@@ -298,9 +298,9 @@ func sampleCommand() *command.Command {
 func sampleSaga() *saga.Saga {
 	return &saga.Saga{
 		ID: "cmd-1", Command: "SuspendCustomer", Input: []canonical.Named{{Name: "reason", Value: `"fraud"`}}, Plan: "9f86d081884c7d65", Fingerprint: "f", Principal: "crm-desk",
-		Cause: envelope.Cause{Correlation: "c"}, Parent: sampleCommand().Parent, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1,
+		Cause: envelope.Cause{Correlation: "c"}, Parent: sampleCommand().Parent, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1, Due: at, Left: time.Minute,
 		Steps: []saga.Step{{
-			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Args: []canonical.Named{{Name: "id", Value: "7"}}},
+			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Spared: 1, Args: []canonical.Named{{Name: "id", Value: "7"}}},
 			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503", Uncertain: true}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
 		}},
 		Entity:   saga.Entity{Resource: "customer", ID: "C1", Version: 7, Gone: true, State: "active", Fields: []canonical.Named{{Name: "email", Value: `"a"`}}, Refs: []saga.Ref{{Source: "crm", Key: "1"}}},

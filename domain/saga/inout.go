@@ -29,6 +29,8 @@ type Reply struct {
 	// Kind of a failure; empty if it was none.
 	Kind   failure.Kind
 	Detail string
+	// Unbegun: it failed without anything being asked of the back end.
+	Unbegun bool
 	// Uncertain: the back end may have done it all the same.
 	Uncertain bool
 	// After is how long the back end wants to be left alone.

@@ -29,7 +29,10 @@ type answer struct {
 	// that is a success that comes too late, or never if it is zero.
 	After time.Duration
 	// Held is when the connection was paused; zero if it was not.
-	Held  time.Duration
+	Held time.Duration
+	// Gone is when who held it was found to be gone, before the call was made; zero
+	// if it was not.
+	Gone  time.Duration
 	Pause time.Duration // that a rate limit asks for
 }
 
@@ -90,7 +93,9 @@ type verdict struct {
 // course is one direction of a step as the model follows it.
 type course struct {
 	attempt   int
-	late      []envelope.Instant // successes on their way for attempts that were given up
+	spared    int                   // attempts that do not count
+	held      [][2]envelope.Instant // when calls were held
+	late      []envelope.Instant    // successes on their way for attempts that were given up
 	settled   envelope.Instant
 	phase     Phase
 	uncertain bool
@@ -117,9 +122,12 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		c.attempt++
 		calls = append(calls, asked{t, name, undo, c.attempt})
 		a := m.Fates[name].answer(undo, c.attempt)
-		over, given := after(t, a.After), a.Kind
+		over, given, spared := after(t, a.After), a.Kind, a.Gone > 0
+		if spared {
+			over = after(t, a.Gone)
+		}
 		if at := max(stop, after(t, a.Held)); !undo && a.Held > 0 && at < over {
-			over, given, a.Uncertain = after(at, withdrawal), failure.Conflict, false
+			over, given, a.Uncertain, spared = after(at, withdrawal), failure.Conflict, false, false
 			if m.Lost {
 				over, given, a.Uncertain = after(at, timeout), failure.Transient, true
 			}
@@ -127,8 +135,16 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		if a.Silent {
 			over, given = after(t, timeout), failure.Transient
 		}
+		if h := after(t, a.Held); !undo && a.Held > 0 && h < min(over, first(c.late, t)) {
+			c.held = append(c.held, [2]envelope.Instant{h, min(over, first(c.late, t))})
+		}
 		if l := first(c.late, t); l < over {
 			return end(Done, l)
+		}
+		if spared {
+			c.spared++
+			t = over
+			continue
 		}
 		if given == "" {
 			return end(Done, over)
@@ -138,10 +154,10 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 			c.late = append(c.late, after(t, a.After))
 		}
 		mayPass := given == failure.Transient || given == failure.RateLimited || given == failure.Auth
-		if !mayPass || c.attempt >= retry.Attempts || !undo && stop <= over {
+		if !mayPass || c.attempt-c.spared >= retry.Attempts || !undo && stop <= over {
 			return end(Broken, over)
 		}
-		wait := (&machine{Saga: &Saga{ID: m.id}}).wait(retry, name, undo, int32(c.attempt))
+		wait := (&machine{Saga: &Saga{ID: m.id}}).wait(retry, name, undo, int32(c.attempt-c.spared))
 		if !a.Silent {
 			wait = max(wait, a.Pause)
 		}
@@ -184,7 +200,8 @@ func (s *story) foretell(id string, began envelope.Instant) verdict {
 // through follows the stages from one on.
 func (m *model) through(stage int, t, deadline envelope.Instant, retries []time.Duration) {
 	for ; stage < len(m.Plan.Stages); stage++ {
-		end, stopped, wished := m.stage(stage, t, deadline)
+		end, limit, stopped, wished := m.stage(stage, t, deadline)
+		deadline = limit
 		if !stopped {
 			t = end
 			continue
@@ -233,8 +250,9 @@ func (m *model) passed() bool {
 	return false
 }
 
-// stage follows the steps of one stage from t on.
-func (m *model) stage(n int, t, deadline envelope.Instant) (end envelope.Instant, stopped, wished bool) {
+// stage follows the steps of one stage from t on. The time in which a call was
+// held is added to the deadline.
+func (m *model) stage(n int, t, deadline envelope.Instant) (end, limit envelope.Instant, stopped, wished bool) {
 	stop := never
 	var begun []*definition.Step
 	for _, p := range m.Plan.Stages[n] {
@@ -276,6 +294,7 @@ func (m *model) stage(n int, t, deadline envelope.Instant) (end envelope.Instant
 	end, fails, out, calls := follow(stop)
 	if stop == never {
 		stop = fails
+		deadline = put(deadline, t, out)
 		if deadline < min(stop, end) {
 			stop = deadline
 		}
@@ -293,7 +312,31 @@ func (m *model) stage(n int, t, deadline envelope.Instant) (end envelope.Instant
 		*m.steps[name] = c
 	}
 	m.verdict.Asked = append(m.verdict.Asked, calls...)
-	return end, stop < never, wished
+	return end, deadline, stop < never, wished
+}
+
+// put gives the deadline as what was held since t puts it off.
+func put(deadline, t envelope.Instant, courses map[string]course) envelope.Instant {
+	var held [][2]envelope.Instant
+	for _, c := range courses {
+		for _, h := range c.held {
+			if h[0] >= t {
+				held = append(held, h)
+			}
+		}
+	}
+	slices.SortFunc(held, func(a, b [2]envelope.Instant) int { return int(a[0] - b[0]) })
+	upTo := t // all before has been added
+	for _, h := range held {
+		if h[0] >= deadline {
+			break
+		}
+		if from := max(h[0], upTo); h[1] > from {
+			deadline += h[1] - from
+			upTo = h[1]
+		}
+	}
+	return deadline
 }
 
 // committed tells that a point of no return is asked for in a stage or was

@@ -62,11 +62,13 @@ type Request struct {
 
 // Answer is what became of a Request.
 type Answer struct {
-	Saga      string            `avro:"saga" json:"saga"`
-	Step      string            `avro:"step" json:"step"`
-	Undo      bool              `avro:"undo" json:"undo,omitempty"`
-	Attempt   int32             `avro:"attempt" json:"attempt"`
-	Held      bool              `avro:"held" json:"held,omitempty"`
+	Saga    string `avro:"saga" json:"saga"`
+	Step    string `avro:"step" json:"step"`
+	Undo    bool   `avro:"undo" json:"undo,omitempty"`
+	Attempt int32  `avro:"attempt" json:"attempt"`
+	Held    bool   `avro:"held" json:"held,omitempty"`
+	// Unbegun: it failed without anything being asked of the back end.
+	Unbegun   bool              `avro:"unbegun" json:"unbegun,omitempty"`
 	Output    []canonical.Named `avro:"output" json:"output,omitempty"`
 	Kind      failure.Kind      `avro:"kind" json:"kind,omitempty"`
 	Detail    string            `avro:"detail" json:"detail,omitempty"`
@@ -76,7 +78,7 @@ type Answer struct {
 
 // Reply is the answer as an input.
 func (a *Answer) Reply() Reply {
-	return Reply{Step: a.Step, Undo: a.Undo, Attempt: a.Attempt, Held: a.Held, Output: a.Output, Kind: a.Kind, Detail: a.Detail, Uncertain: a.Uncertain, After: a.After}
+	return Reply{Step: a.Step, Undo: a.Undo, Attempt: a.Attempt, Held: a.Held, Unbegun: a.Unbegun, Output: a.Output, Kind: a.Kind, Detail: a.Detail, Uncertain: a.Uncertain, After: a.After}
 }
 
 // AnswerTo is what the step that sent a command is told of its end.

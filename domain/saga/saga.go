@@ -20,6 +20,7 @@ package saga
 import (
 	"fmt"
 	"hash/fnv"
+	"time"
 
 	"github.com/touchstone-platform/touchstone/domain/canonical"
 	"github.com/touchstone-platform/touchstone/domain/command"
@@ -86,6 +87,8 @@ type Leg struct {
 	Phase Phase `avro:"phase" json:"phase"`
 	// Attempt is the number of the last one, from 1.
 	Attempt int32 `avro:"attempt" json:"attempt,omitempty"`
+	// Spared are the attempts that do not count: they were held, and never begun.
+	Spared int32 `avro:"spared" json:"spared,omitempty"`
 	// Held: the attempt waits, because its connection is paused.
 	Held bool `avro:"held" json:"held,omitempty"`
 	// Args of every attempt, as they were found for the first.
@@ -181,9 +184,13 @@ type Saga struct {
 	// now.
 	Round int32 `avro:"round" json:"round"`
 	// Stage under way.
-	Stage  int32  `avro:"stage" json:"stage"`
-	Steps  []Step `avro:"steps" json:"steps"`
-	Entity Entity `avro:"entity" json:"entity"`
+	Stage int32 `avro:"stage" json:"stage"`
+	// Due is when the time for the steps is over, 0 while it does not run; Left is
+	// what is left of it then.
+	Due    envelope.Instant `avro:"due" json:"due,omitempty"`
+	Left   time.Duration    `avro:"left" json:"left,omitempty"`
+	Steps  []Step           `avro:"steps" json:"steps"`
+	Entity Entity           `avro:"entity" json:"entity"`
 	// Stopping: no step is begun any more; what is under way is waited for.
 	Stopping bool `avro:"stopping" json:"stopping,omitempty"`
 	// Reason is why it did not go as planned; nil if it did so far.

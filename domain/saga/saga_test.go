@@ -106,6 +106,9 @@ func draw(t *rapid.T) *story {
 					a.After += span("hold", 1, 1000)
 				}
 			}
+			if a.Held > 0 && len(out) < retry.Attempts+1 && rapid.IntRange(0, 2).Draw(t, "gone") == 0 {
+				a.Gone = a.Held + span("gone", 1, 500)
+			}
 			out = append(out, a)
 		}
 		return out
@@ -266,6 +269,10 @@ func (w *world) answer(c Call) {
 	}
 	if a.Held > 0 {
 		w.send(after(w.now, a.Held), Reply{Step: c.Step, Undo: c.Undo, Attempt: c.Attempt, Held: true})
+	}
+	if a.Gone > 0 {
+		w.send(after(w.now, a.Gone), Reply{Step: c.Step, Undo: c.Undo, Attempt: c.Attempt, Kind: failure.Transient, Unbegun: true})
+		return
 	}
 	if r.Kind == "" {
 		r.Output = []canonical.Named{{Name: "at", Value: canonical.Int(int64(w.now))}}

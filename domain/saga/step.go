@@ -3,6 +3,7 @@ package saga
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *Saga) unmet(plan *definition.Command, entity Entity, now envelope.Insta
 func (s *Saga) Begin(plan *definition.Command, entity Entity, now envelope.Instant) []Effect {
 	s.Status, s.Began, s.Entity = Running, now, entity
 	m := machine{Saga: s, plan: plan, now: now}
-	m.set(m.own(Deadline), plan.Deadline)
+	m.limit(plan.Deadline)
 	m.forward()
 	return m.effects
 }
@@ -73,6 +74,7 @@ func (s *Saga) Take(plan *definition.Command, in Input, now envelope.Instant) []
 	case Abandon:
 		m.abandon(in)
 	}
+	m.pace()
 	return m.effects
 }
 
@@ -94,6 +96,34 @@ func after(t envelope.Instant, d time.Duration) envelope.Instant {
 
 // own is one of the saga's own timers.
 func (m *machine) own(p Purpose) Timer { return Timer{Purpose: p, Attempt: m.Round} }
+
+// limit gives the steps so much time.
+func (m *machine) limit(d time.Duration) {
+	m.Due, m.Left = after(m.now, d), 0
+	m.set(m.own(Deadline), d)
+}
+
+func (m *machine) unlimited() {
+	m.Due, m.Left = 0, 0
+	m.do(Clear{m.own(Deadline)})
+}
+
+// pace lets that time run while no call is held, and only then: what is paused on
+// purpose, or because a back end is down, is not to be undone for that.
+func (m *machine) pace() {
+	if m.Status != Running || m.Stopping {
+		return
+	}
+	held := slices.ContainsFunc(m.Steps, func(s Step) bool { return s.Do.Held })
+	switch {
+	case held && m.Due != 0:
+		left := time.Duration(max(m.Due-m.now, 0)) * time.Microsecond
+		m.unlimited()
+		m.Left = left
+	case !held && m.Due == 0:
+		m.limit(m.Left)
+	}
+}
 
 // find gives a step of the saga and of its plan.
 func (m *machine) find(name string) (*Step, *definition.Step) {
@@ -119,6 +149,9 @@ func (s *Step) leg(undo bool) *Leg {
 	}
 	return &s.Do
 }
+
+// tries are the attempts that count.
+func (l *Leg) tries() int { return int(l.Attempt - l.Spared) }
 
 // uncertain notes that an attempt may have had its effect.
 func (s *Step) uncertain(undo bool) {
@@ -188,7 +221,7 @@ func (m *machine) attempt(s *Step, p *definition.Step, undo bool) {
 		retry = p.Undo.Retry
 	}
 	c.Uncertain = leg.Uncertain
-	c.Last, c.Escalates, c.Cause = int(leg.Attempt) >= retry.Attempts, undo || m.final(), m.Cause
+	c.Last, c.Escalates, c.Cause = leg.tries() >= retry.Attempts, undo || m.final(), m.Cause
 	with := p.With
 	if undo {
 		with = p.Undo.With
@@ -232,6 +265,11 @@ func (m *machine) reply(r Reply) {
 		leg.Phase, leg.Kind, leg.Detail = Done, "", ""
 		m.settled(r.Undo)
 	case !current:
+	case r.Unbegun && leg.Held:
+		// Who held it is gone, and who came after would not begin it so late.
+		leg.Held = false
+		leg.Spared++
+		m.attempt(s, p, r.Undo)
 	case r.Held:
 		m.do(Clear{Timer{Attempt, s.Name, r.Undo, leg.Attempt}})
 		leg.Held = true
@@ -264,9 +302,9 @@ func (m *machine) failed(s *Step, p *definition.Step, r Reply) {
 	if r.Undo {
 		retry = p.Undo.Retry
 	}
-	if p.Kind != definition.Approve && tryAgain(r.Kind) && int(leg.Attempt) < retry.Attempts && (r.Undo || !m.Stopping) {
+	if p.Kind != definition.Approve && tryAgain(r.Kind) && leg.tries() < retry.Attempts && (r.Undo || !m.Stopping) {
 		leg.Phase = Waiting
-		m.set(Timer{Again, s.Name, r.Undo, leg.Attempt}, max(m.wait(retry, s.Name, r.Undo, leg.Attempt), r.After))
+		m.set(Timer{Again, s.Name, r.Undo, leg.Attempt}, max(m.wait(retry, s.Name, r.Undo, int32(leg.tries())), r.After))
 		return
 	}
 	if r.Undo {
@@ -310,7 +348,7 @@ func (m *machine) stop(why Reason) {
 		return
 	}
 	m.Stopping = true
-	m.do(Clear{m.own(Deadline)})
+	m.unlimited()
 	for i := range m.Steps {
 		s := &m.Steps[i]
 		p, _ := m.plan.Step(s.Name)
@@ -438,7 +476,7 @@ func (m *machine) end(to Status) {
 
 // confirm waits for the canonical state to agree, which it may do already.
 func (m *machine) confirm() {
-	m.do(Clear{m.own(Deadline)})
+	m.unlimited()
 	if m.agreed() {
 		m.end(Completed)
 		return
@@ -473,7 +511,7 @@ func (m *machine) changed(e Entity) {
 func (m *machine) fired(t Timer) {
 	switch t.Purpose {
 	case Deadline:
-		if t == m.own(Deadline) && m.Status == Running && !m.Stopping {
+		if t == m.own(Deadline) && m.Status == Running && !m.Stopping && m.Due != 0 {
 			m.stop(Reason{Kind: failure.Transient, Detail: fmt.Sprintf("not through within %s", m.plan.Deadline)})
 			m.settled(false)
 		}
@@ -568,7 +606,7 @@ func (m *machine) again(Retry) {
 	case Stuck:
 		m.Status, m.Stopping = Running, false
 		m.Round++
-		m.set(m.own(Deadline), m.plan.Deadline)
+		m.limit(m.plan.Deadline)
 	case CompensationFailed:
 		m.Status = Compensating
 	default:
@@ -577,7 +615,7 @@ func (m *machine) again(Retry) {
 	for i := range m.Steps {
 		leg := m.Steps[i].leg(undo)
 		if leg.Phase == Broken {
-			*leg = Leg{Phase: Idle, Attempt: leg.Attempt}
+			*leg = Leg{Phase: Idle, Attempt: leg.Attempt, Spared: leg.Spared}
 		}
 	}
 	if undo {

@@ -640,6 +640,48 @@ func TestPausedConnection(t *testing.T) {
 	}
 }
 
+// A command waits for its connection however often the system starts anew: that
+// uses up no attempt, and its step has but two.
+func TestHeldCommandOutlivesRestarts(t *testing.T) {
+	o := newOffice(t)
+	dir := t.TempDir()
+	text := strings.Replace(strings.ReplaceAll(shop, "URL", o.URL), "timeout: 3s\n            retry: {attempts: 3, first: 20ms, max: 100ms}", "timeout: 300ms\n            retry: {attempts: 2}", 1)
+	if !strings.Contains(text, "timeout: 300ms") {
+		t.Fatal("the definition is not the one that is meant")
+	}
+	domains := define(t, text)
+	s := start(t, dir, domains)
+	s.customers("1")
+	if a := s.post("/v1/shop/connections/billing/pause", nil, nil); a.status != http.StatusAccepted {
+		t.Fatalf("%s", a.body)
+	}
+	eventually(t, "the pause", 10*time.Second, func() (bool, string) {
+		a := s.get("/v1/shop/connections")
+		return strings.Contains(string(a.body), `"state":"paused"`), string(a.body)
+	})
+	one := s.send("1", `{"name":"Suspend","input":{"reason":"fee"}}`, nil).header.Get("Location")
+	for range 8 { // of which each takes half of that time
+		eventually(t, one+" to wait", 10*time.Second, func() (bool, string) {
+			a := s.get(one)
+			return strings.Contains(string(a.body), `"held":true`), string(a.body)
+		})
+		s.stop()
+		s = start(t, dir, domains)
+	}
+	if got := o.did(); len(got) > 0 {
+		t.Errorf("the back ends did %s", got)
+	}
+	if a := s.post("/v1/shop/connections/billing/resume", nil, nil); a.status != http.StatusAccepted {
+		t.Fatalf("%s", a.body)
+	}
+	if a := s.ended(one); a.json["status"] != "Completed" {
+		t.Errorf("%s", a.body)
+	}
+	if got := fmt.Sprint(o.did()); got != "[billing suspend b1 crm notes c1]" {
+		t.Errorf("the back ends did %s", got)
+	}
+}
+
 // A command waits while the system is stopped and its definition is changed; it
 // goes on by the one that it began with, and those after it by the new one. A
 // connection that is paused stays so.

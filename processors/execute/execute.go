@@ -119,7 +119,8 @@ type item struct {
 	*Call
 	operation *definition.Operation
 	held      bool
-	begun     bool
+	begun     bool // it is not in the queue any more
+	refused   bool // nothing was asked of the back end
 	holdAt    time.Time
 }
 
@@ -242,6 +243,10 @@ func (x *Executor) Take(c *Call) {
 		return
 	}
 	i := &item{Call: c, operation: op, holdAt: c.At.Time().Add(r.Timeout / 2)}
+	if i.late(time.Now()) {
+		x.tooLate(i)
+		return
+	}
 	x.mu.Lock()
 	if x.closed.Load() {
 		x.mu.Unlock()
@@ -298,7 +303,12 @@ func (x *Executor) withdraw(c *Call) {
 
 // refuse answers a request that is not called.
 func (x *Executor) refuse(c *Call, kind failure.Kind, detail string) {
-	x.finish(&item{Call: c}, false, connectors.Reply{}, failure.New(kind, "call", x.connection.Name+"."+c.Request.Operation, "%s", detail), time.Now(), "")
+	x.finish(&item{Call: c, refused: true}, false, connectors.Reply{}, failure.New(kind, "call", x.connection.Name+"."+c.Request.Operation, "%s", detail), time.Now(), "")
+}
+
+// tooLate refuses a request whose time is over.
+func (x *Executor) tooLate(i *item) {
+	x.refuse(i.Call, failure.Transient, "its time was over before it began")
 }
 
 // dispatch begins what may begin, and sees to it that it is called again when
@@ -311,7 +321,7 @@ func (x *Executor) dispatch() {
 		x.hold(i)
 	}
 	for _, i := range late {
-		x.refuse(i.Call, failure.Transient, "its time was over before it began")
+		x.tooLate(i)
 	}
 }
 
@@ -590,7 +600,7 @@ func (x *Executor) journal(i *item, reply connectors.Reply) (string, error) {
 // before the request is done with.
 func (x *Executor) finish(i *item, begun bool, reply connectors.Reply, err error, began time.Time, journal string) {
 	r := i.Request
-	a := &saga.Answer{Saga: r.Saga, Step: r.Step, Undo: r.Undo, Attempt: r.Attempt}
+	a := &saga.Answer{Saga: r.Saga, Step: r.Step, Undo: r.Undo, Attempt: r.Attempt, Unbegun: i.refused}
 	t := x.attempt(i.Call, run.Completed)
 	t.Status, t.Response, t.Latency = reply.Status, journal, time.Since(began)
 	if err != nil {
