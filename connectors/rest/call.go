@@ -81,7 +81,7 @@ func (x *exchange) request() (target string, body []byte, err error) {
 	}
 	path, ok := v.(string)
 	if !ok || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?# \r\n") || slices.Contains(strings.Split(path, "/"), "..") {
-		return "", nil, x.wrong(failure.Validation, fmt.Errorf("path: found %q, expected one that begins with / and has no query, blank or ..", v))
+		return "", nil, x.wrong(failure.Validation, fmt.Errorf("path: found %q, expected one that begins with / and has neither a query nor a blank nor .. in it", v))
 	}
 	target = x.base + path
 	query := url.Values{}

@@ -39,7 +39,6 @@ type office struct {
 	most    int
 	refuse  int // answers that cannot be written
 	call    func(ctx context.Context, c connectors.Call) (connectors.Reply, error)
-	log     strings.Builder
 }
 
 func (o *office) Call(ctx context.Context, c connectors.Call) (connectors.Reply, error) {
