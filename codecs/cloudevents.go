@@ -1,9 +1,12 @@
 package codecs
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/touchstone-platform/touchstone/domain/envelope"
+	"github.com/touchstone-platform/touchstone/domain/run"
 )
 
 // Headers of a public event: CloudEvents 1.0, Kafka protocol binding, binary mode.
@@ -24,6 +27,41 @@ const (
 	HeaderSequence      = "ce_sequence"
 	HeaderRecordedTime  = "ce_recordedtime"
 )
+
+// ActivityHeaders gives the CloudEvents headers of what a domain tells of its
+// commands, the same each time:
+//
+//	ce_specversion   1.0
+//	ce_id            the id of the event
+//	ce_source        /<domain>/commands
+//	ce_type          touchstone.platform.v1.CommandCompleted and so on
+//	ce_time          when it happened
+//	ce_subject       the id of the command, the run or the failure
+//	content-type     application/avro
+//	ce_correlationid, ce_causationid, ce_traceparent, traceparent   where known
+//	tenant           the tenant
+func ActivityHeaders(domain string, e *run.Activity) map[string][]byte {
+	h := make(map[string][]byte, 12)
+	put := func(name, value string) {
+		if value != "" {
+			h[name] = []byte(value)
+		}
+	}
+	put(HeaderSpecVersion, "1.0")
+	put(HeaderID, e.ID)
+	put(HeaderSource, "/"+domain+"/commands")
+	put(HeaderType, "touchstone.platform.v1."+string(e.Type))
+	put(HeaderTime, e.At.String())
+	put(HeaderSubject, cmp.Or(e.Failure, e.Run, e.Command))
+	put(HeaderContentType, "application/avro")
+	put(HeaderCorrelationID, e.Cause.Correlation)
+	put(HeaderCausationID, e.Cause.Causation)
+	put(HeaderTraceparent, e.Cause.Traceparent)
+	put(envelope.HeaderTraceparent, e.Cause.Traceparent)
+	tenant, _, _ := strings.Cut(e.Key, "/")
+	put(envelope.HeaderTenant, tenant)
+	return h
+}
 
 // Headers gives the CloudEvents headers of a public event, the same each time:
 //

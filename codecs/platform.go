@@ -39,6 +39,7 @@ const (
 	Report       Record = "Report"       // *saga.Report
 	Attempt      Record = "Attempt"      // *run.Attempt
 	Progress     Record = "Progress"     // *run.Progress
+	Activity     Record = "Activity"     // *run.Activity
 	Switch       Record = "Switch"       // *run.Switch
 )
 
@@ -46,7 +47,7 @@ const (
 func Records() []Record {
 	return []Record{
 		JournalEntry, Seen, Outcome, Signal, Fact, Entity, Change, Published,
-		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report, Attempt, Progress, Switch,
+		Command, Admission, Intent, Plan, Lane, Ask, Snapshot, Request, Answer, Order, Report, Attempt, Progress, Activity, Switch,
 	}
 }
 
@@ -164,6 +165,8 @@ func newPlatformCodec(rec Record, text string, id int, lookup func(id int) (stri
 		return newStructCodec(rec, readAttempt, text, id, lookup)
 	case Progress:
 		return newStructCodec(rec, readProgress, text, id, lookup)
+	case Activity:
+		return newStructCodec(rec, readActivity, text, id, lookup)
 	case Switch:
 		return newStructCodec(rec, readSwitch, text, id, lookup)
 	}

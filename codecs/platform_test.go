@@ -50,6 +50,7 @@ var goTypes = map[Record]reflect.Type{
 	Order:        reflect.TypeFor[saga.Order](),
 	Report:       reflect.TypeFor[saga.Report](),
 	Attempt:      reflect.TypeFor[run.Attempt](),
+	Activity:     reflect.TypeFor[run.Activity](),
 	Progress:     reflect.TypeFor[run.Progress](),
 	Switch:       reflect.TypeFor[run.Switch](),
 }
@@ -268,6 +269,11 @@ func samples() map[Record]any {
 		Order:  &saga.Order{Saga: "cmd-1", Kind: saga.OrderApprove, Step: "ok", By: "jane", Detail: "fine"},
 		Report: &saga.Report{Key: "default/customer/C1", Saga: *sampleSaga(), At: at, Escalated: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401", Wished: true}},
 		Switch: &run.Switch{Connection: "billing", Paused: true, Rate: 2.5, By: "jane", At: at},
+		Activity: &run.Activity{
+			ID: "fail-1.pause.2/resolved", Type: run.FailureResolved, At: at, Command: "cmd-1", Name: "SuspendCustomer", Key: "default/customer/C1", Status: saga.Running,
+			Run: "run-1.pause", Step: "pause", Undo: true, Connection: "billing", Operation: "pause", Attempt: 2, Failure: "fail-1.pause.2", By: "run-1.pause",
+			Kind: failure.Transient, Detail: "503", Action: run.Escalate, Attention: true, Cause: envelope.Cause{Correlation: "c"},
+		},
 		Attempt: &run.Attempt{
 			Saga: "cmd-1", Step: "pause", Undo: true, Attempt: 2, Key: "default/customer/C1", Connection: "billing", Operation: "pause", State: run.Failed, At: at,
 			Kind: failure.Transient, Detail: "503", Action: run.Retry, Status: 503, Uncertain: true, Latency: time.Second, Request: "t/0/1", Response: "d:0:1",

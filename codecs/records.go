@@ -423,6 +423,29 @@ func readProgress(r *reader, p *run.Progress) {
 	readLong(r, &p.Forget)
 }
 
+func readActivity(r *reader, e *run.Activity) {
+	readText(r, &e.ID)
+	readWord(r, &e.Type)
+	readLong(r, &e.At)
+	readText(r, &e.Command)
+	readWord(r, &e.Name)
+	readText(r, &e.Key)
+	readWord(r, &e.Status)
+	readText(r, &e.Run)
+	readWord(r, &e.Step)
+	readBool(r, &e.Undo)
+	readWord(r, &e.Connection)
+	readWord(r, &e.Operation)
+	readInt(r, &e.Attempt)
+	readText(r, &e.Failure)
+	readText(r, &e.By)
+	readWord(r, &e.Kind)
+	readText(r, &e.Detail)
+	readWord(r, &e.Action)
+	readBool(r, &e.Attention)
+	readCause(r, &e.Cause)
+}
+
 func readMoment(r *reader, m *run.Moment) {
 	readLong(r, &m.At)
 	readWord(r, &m.Status)

@@ -55,6 +55,7 @@ const (
 	Report       Record = "Report"
 	Attempt      Record = "Attempt"
 	Progress     Record = "Progress"
+	Activity     Record = "Activity"
 	Switch       Record = "Switch"
 	PublicEvent  Record = "PublicEvent"
 	ControlEntry Record = "ControlEntry"
@@ -202,6 +203,9 @@ func Orders(domain string) string      { return domain + ".orders" }
 func Reports(domain string) string     { return domain + ".reports" }
 func Switches(domain string) string    { return domain + ".switches" }
 func Attempts(domain string) string    { return domain + ".attempts" }
+
+// Activities is the topic that tells the world of commands, calls and failures.
+func Activities(domain string) string { return domain + ".activities" }
 
 // Calls gives the topic of the calls to a connection.
 func Calls(domain, connection string) string { return domain + ".calls." + connection }
@@ -375,6 +379,8 @@ func (t *Topology) addCommands(d *definition.Domain, domains []*definition.Domai
 	lanes := kept(topic(TableName(n, Orchestrate), Table, Lane, entity, "commands under way on each entity, with their timers"), 0)
 	reports := kept(topic(Reports(n), Stream, Report, "command id", "each step of a command"), o.CommandRetention)
 	attempts := kept(topic(Attempts(n), Stream, Attempt, "command id", "each attempt at a call: its beginning and its end"), week)
+	activities := kept(topic(Activities(n), Stream, Activity, "command id", "what became of commands, of calls and of failures, with CloudEvents headers"), o.CommandRetention)
+	activities.Public = true
 	progress := kept(topic(TableName(n, Track), Table, Progress, "command id", "how far commands are, with the calls that were made for them; forgotten after a while"), 0)
 	switches := kept(topic(Switches(n), Table, Switch, "connection", "which connections are paused"), 0)
 	switches.Derived, switches.Partitions = false, 1
@@ -393,7 +399,7 @@ func (t *Topology) addCommands(d *definition.Domain, domains []*definition.Domai
 		}
 		t.Executors = append(t.Executors, x)
 	}
-	t.Topics = append(t.Topics, answers, attempts, switches, orders, lanes, reports, progress)
+	t.Topics = append(t.Topics, answers, attempts, switches, orders, lanes, reports, progress, activities)
 	for _, child := range Children(d, domains) {
 		out = append(out, Commands(child))
 	}
@@ -405,7 +411,7 @@ func (t *Topology) addCommands(d *definition.Domain, domains []*definition.Domai
 	out = slices.Compact(out)
 	group(Admit, []string{commands.Name}, admitted.Name, admits, "recognises commands that come again, refuses what is not declared")
 	group(Orchestrate, []string{intents.Name, snapshots.Name, Changes(n), answers.Name, orders.Name}, lanes.Name, out, "carries commands out: sagas over the back ends, one at a time on each entity")
-	group(Track, []string{reports.Name, attempts.Name}, progress.Name, nil, "keeps what is told of commands and calls")
+	group(Track, []string{reports.Name, attempts.Name}, progress.Name, []string{activities.Name}, "keeps what is told of commands and calls")
 	t.Views = append(t.Views, View{Name: n + ".commands", Domain: n, Topic: progress.Name, Doc: "commands by id, entity and status; calls and their failures"})
 }
 

@@ -166,21 +166,25 @@ const (
 	MaxAttempts = 20
 )
 
-// Reported takes in how far the command is. It tells whether that is new.
-func (p *Progress) Reported(r *saga.Report) bool {
+// Reported takes in how far the command is. It tells whether that is new, and what
+// follows from it for those who listen.
+func (p *Progress) Reported(r *saga.Report) (events []Activity, changed bool) {
 	before := p.Report
 	if before != nil && (before.Saga.Revision >= r.Saga.Revision || before.Saga.Status.Final()) {
-		return false // it comes again
+		return nil, false // it comes again
 	}
 	p.Report, p.Last = r, max(p.Last, r.At)
 	text := Describe(before, r)
 	if before == nil || before.Saga.Status != r.Saga.Status || text != "" {
 		p.Timeline = bounded(append(p.Timeline, Moment{r.At, r.Saga.Status, text}), MaxTimeline)
 	}
-	if s := r.Saga.Status; s.Final() {
-		p.resolve(func(*Run) bool { return true }, r.At, r.Saga.ID+" "+string(s))
+	if before == nil || before.Saga.Status != r.Saga.Status {
+		events = append(events, p.becomes(r))
 	}
-	return true
+	if s := r.Saga.Status; s.Final() {
+		events = append(events, p.resolve(func(*Run) bool { return true }, r.Key, r.At, r.Saga.ID+" "+string(s))...)
+	}
+	return events, true
 }
 
 // Describe says what is new in a report besides the status; before is the one
@@ -223,17 +227,18 @@ func Describe(before, r *saga.Report) string {
 	return strings.Join(parts, "; ")
 }
 
-// Attempted takes in what became of an attempt. It tells whether that is new.
-func (p *Progress) Attempted(a *Attempt) bool {
+// Attempted takes in what became of an attempt. It tells whether that is new, and
+// what follows from it for those who listen.
+func (p *Progress) Attempted(a *Attempt) (events []Activity, changed bool) {
 	r := p.run(a)
 	p.Last = max(p.Last, a.At)
 	t := r.try(a.Attempt)
 	if t == nil || t.Ended != 0 {
-		return false // it comes again, or is older than what is kept
+		return nil, false // it comes again, or is older than what is kept
 	}
 	switch a.State {
 	case Pending:
-		return true
+		return nil, true
 	case Running:
 		if t.Began == 0 {
 			t.Began, t.Request = a.At, a.Request
@@ -241,7 +246,7 @@ func (p *Progress) Attempted(a *Attempt) bool {
 		if !r.State.Final() {
 			r.State = Running
 		}
-		return true
+		return nil, true
 	}
 	if t.Began == 0 {
 		t.Began = a.At
@@ -250,21 +255,26 @@ func (p *Progress) Attempted(a *Attempt) bool {
 	if a.State == Completed {
 		if !r.State.Final() {
 			r.State, r.Ended = Completed, a.At
+			events = append(events, p.ended(r, a))
 		}
-		p.resolve(func(x *Run) bool { return x.ID == r.ID }, a.At, r.ID)
-		return true
+		return append(events, p.resolve(func(x *Run) bool { return x.ID == r.ID }, a.Key, a.At, r.ID)...), true
 	}
 	t.Failure = &Failure{ID: FailureID(a.Saga, a.Step, a.Undo, a.Attempt), Kind: a.Kind, Detail: a.Detail, Action: a.Action, At: a.At}
+	events = append(events, p.opened(r, t, a.Key))
 	switch {
 	case r.State == Completed: // an older attempt was done after all
 		t.Failure.Resolved, t.Failure.By = a.At, r.ID
 	case p.Report != nil && p.Report.Saga.Status.Final():
 		t.Failure.Resolved, t.Failure.By = a.At, p.Report.Saga.ID+" "+string(p.Report.Saga.Status)
 	}
+	if t.Failure.Resolved != 0 {
+		events = append(events, p.resolved(r, t, a.Key))
+	}
 	if a.Action != Retry && !r.State.Final() {
 		r.State, r.Ended = Failed, a.At
+		events = append(events, p.ended(r, a))
 	}
-	return true
+	return events, true
 }
 
 // run finds the run of an attempt, or begins it. What is tried again by a person
@@ -314,7 +324,7 @@ func (r *Run) try(number int32) *Try {
 }
 
 // resolve ends what is open of some runs.
-func (p *Progress) resolve(of func(*Run) bool, at envelope.Instant, by string) {
+func (p *Progress) resolve(of func(*Run) bool, key string, at envelope.Instant, by string) (events []Activity) {
 	for i := range p.Runs {
 		r := &p.Runs[i]
 		if !of(r) {
@@ -323,9 +333,11 @@ func (p *Progress) resolve(of func(*Run) bool, at envelope.Instant, by string) {
 		for j := range r.Attempts {
 			if f := r.Attempts[j].Failure; f != nil && f.Resolved == 0 {
 				f.Resolved, f.By = at, by
+				events = append(events, p.resolved(r, &r.Attempts[j], key))
 			}
 		}
 	}
+	return events
 }
 
 // bounded keeps the first moments and the last.

@@ -81,19 +81,29 @@ func TestRun(t *testing.T) {
 
 // Whatever comes in whatever order, as often as it likes: states only move on,
 // what is resolved stays so, nothing grows for ever, and once the command has
-// ended nothing is open.
+// ended nothing is open. All that happens is told once.
 func TestProgressOnlyMovesOn(t *testing.T) {
 	rank := map[run.State]int{run.Pending: 0, run.Running: 1, run.Completed: 2, run.Failed: 2}
 	rapid.Check(t, func(t *rapid.T) {
 		p := &run.Progress{}
 		states, resolved := map[string]run.State{}, map[string]string{}
 		ended := false
+		told := map[string]run.ActivityType{}
+		tell := func(events []run.Activity, changed bool) bool {
+			for _, e := range events {
+				if _, again := told[e.ID]; again || !changed || e.Command != "cmd-1" || e.Key != "default/customer/C1" || e.At == 0 {
+					t.Fatalf("%+v is told again, or of nothing", e)
+				}
+				told[e.ID] = e.Type
+			}
+			return changed
+		}
 		for i := range rapid.IntRange(1, 80).Draw(t, "inputs") {
 			at := envelope.Instant(i + 1)
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
 				s := rapid.SampledFrom(saga.Statuses()).Draw(t, "status")
-				ended = p.Reported(report(s, at)) && s.Final() || ended
+				ended = tell(p.Reported(report(s, at))) && s.Final() || ended
 			default:
 				a := attempt(rapid.Int32Range(1, 40).Draw(t, "attempt"), rapid.SampledFrom(run.States()).Draw(t, "state"), at)
 				a.Step = rapid.SampledFrom([]string{"pause", "tell"}).Draw(t, "step")
@@ -101,9 +111,9 @@ func TestProgressOnlyMovesOn(t *testing.T) {
 				if a.State == run.Failed {
 					a.Action = rapid.SampledFrom([]run.Action{run.Retry, run.DeadLetter, run.Escalate}).Draw(t, "action")
 				}
-				p.Attempted(a)
+				tell(p.Attempted(a))
 				before := text(p)
-				if a.State.Final() && p.Attempted(a) || text(p) != before {
+				if a.State.Final() && tell(p.Attempted(a)) || text(p) != before {
 					t.Fatalf("the same again changes\n%sto\n%s", before, text(p))
 				}
 			}
@@ -120,6 +130,10 @@ func TestProgressOnlyMovesOn(t *testing.T) {
 					t.Fatalf("%s goes from %s to %s", r.ID, was, r.State)
 				}
 				states[r.ID] = r.State
+				want := map[run.State]run.ActivityType{run.Completed: run.RunCompleted, run.Failed: run.RunFailed}[r.State]
+				if got := told[r.ID+"/"+string(r.State)]; got != want {
+					t.Fatalf("%s is %s, which was told as %q", r.ID, r.State, got)
+				}
 				for n, x := range r.Attempts {
 					if n > 0 && x.Number <= r.Attempts[n-1].Number {
 						t.Fatalf("attempts out of order: %s", text(p))
@@ -132,6 +146,9 @@ func TestProgressOnlyMovesOn(t *testing.T) {
 						t.Fatalf("%s was resolved by %q and is by %q", f.ID, was, f.By)
 					}
 					resolved[f.ID] = f.By
+					if told[f.ID+"/opened"] != run.FailureOpened || (told[f.ID+"/resolved"] == run.FailureResolved) != (f.By != "") {
+						t.Fatalf("%+v is told as %v", f, told)
+					}
 					if c, ok := run.Command(f.ID); !ok || c != "cmd-1" {
 						t.Fatalf("%s belongs to %s", f.ID, c)
 					}
@@ -169,5 +186,55 @@ func TestTimeline(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		b, _ := json.MarshalIndent(got, "", " ")
 		t.Errorf("%s", b)
+	}
+}
+
+// What is told names what it is about, what became of it and why.
+func TestActivities(t *testing.T) {
+	p := &run.Progress{}
+	var got []string
+	tell := func(events []run.Activity, _ bool) {
+		for _, e := range events {
+			b, err := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(b))
+		}
+	}
+	r := report(saga.Running, 10)
+	r.Saga.Command, r.Saga.Cause = "Suspend", envelope.Cause{Correlation: "case-7"}
+	tell(p.Reported(r))
+	tell(p.Attempted(attempt(1, run.Running, 20)))
+	tell(p.Attempted(attempt(1, run.Failed, 30)))
+	tell(p.Attempted(attempt(2, run.Completed, 40)))
+	undo := attempt(1, run.Failed, 50)
+	undo.Undo, undo.Kind, undo.Detail, undo.Action = true, failure.Conflict, "409", run.Escalate
+	tell(p.Attempted(undo))
+	r = report(saga.CompensationFailed, 60)
+	r.Saga.Command, r.Saga.Cause = "Suspend", envelope.Cause{Correlation: "case-7"}
+	r.Saga.Reason, r.Escalated = &saga.Reason{Step: "tell", Kind: failure.Validation, Detail: "400"}, &saga.Reason{Step: "pause", Kind: failure.Conflict, Detail: "409"}
+	tell(p.Reported(r))
+	again := *r
+	again.Saga.Revision, again.At = 65, 65 // the same status
+	tell(p.Reported(&again))
+	r = report(saga.Abandoned, 70)
+	tell(p.Reported(r))
+	const command = `"command":"cmd-1","name":"Suspend","key":"default/customer/C1"`
+	const one, two = `"run":"run-1.pause","step":"pause","connection":"billing","operation":"pause","attempt":1`, `"run":"run-1.pause.undo","step":"pause","undo":true,"connection":"billing","operation":"pause","attempt":1`
+	const cause = `"cause":{"correlation":"case-7"}}`
+	want := []string{
+		`{"id":"cmd-1/10","type":"CommandRunning","at":"1970-01-01T00:00:00.00001Z",` + command + `,"status":"Running",` + cause,
+		`{"id":"fail-1.pause.1/opened","type":"IntegrationFailureOpened","at":"1970-01-01T00:00:00.00003Z",` + command + `,"status":"Running",` + one + `,"failure":"fail-1.pause.1","kind":"Transient","detail":"503","action":"Retry",` + cause,
+		`{"id":"run-1.pause/Completed","type":"IntegrationRunCompleted","at":"1970-01-01T00:00:00.00004Z",` + command + `,"status":"Running",` + strings.Replace(one, `"attempt":1`, `"attempt":2`, 1) + `,` + cause,
+		`{"id":"fail-1.pause.1/resolved","type":"IntegrationFailureResolved","at":"1970-01-01T00:00:00.00004Z",` + command + `,"status":"Running",` + one + `,"failure":"fail-1.pause.1","by":"run-1.pause","kind":"Transient","detail":"503","action":"Retry",` + cause,
+		`{"id":"fail-1.pause.undo.1/opened","type":"IntegrationFailureOpened","at":"1970-01-01T00:00:00.00005Z",` + command + `,"status":"Running",` + two + `,"failure":"fail-1.pause.undo.1","kind":"Conflict","detail":"409","action":"Escalate","attention":true,` + cause,
+		`{"id":"run-1.pause.undo/Failed","type":"IntegrationRunFailed","at":"1970-01-01T00:00:00.00005Z",` + command + `,"status":"Running",` + two + `,"kind":"Conflict","detail":"409","action":"Escalate",` + cause,
+		`{"id":"cmd-1/60","type":"CommandCompensationFailed","at":"1970-01-01T00:00:00.00006Z",` + command + `,"status":"CompensationFailed","step":"pause","kind":"Conflict","detail":"409","attention":true,` + cause,
+		`{"id":"cmd-1/70","type":"CommandAbandoned","at":"1970-01-01T00:00:00.00007Z","command":"cmd-1","key":"default/customer/C1","status":"Abandoned","cause":{}}`,
+		`{"id":"fail-1.pause.undo.1/resolved","type":"IntegrationFailureResolved","at":"1970-01-01T00:00:00.00007Z","command":"cmd-1","key":"default/customer/C1","status":"Abandoned",` + two + `,"failure":"fail-1.pause.undo.1","by":"cmd-1 Abandoned","kind":"Conflict","detail":"409","action":"Escalate","cause":{}}`,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%s\nexpected\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

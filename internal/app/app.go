@@ -450,7 +450,7 @@ func (a *App) addStations(ctx context.Context) error {
 			topology.Merge:   merge.New(d),
 			topology.Publish: publish.New(d, a.events[d.Name]),
 			topology.Admit:   admit.New(d, topology.Parents(d, a.opts.Domains)...),
-			topology.Track:   track.New(a.opts.Topology.CommandRetention),
+			topology.Track:   track.New(d.Name, a.opts.Topology.CommandRetention),
 		}
 		if len(d.Commands()) > 0 && (a.opts.has(topology.Admit) || a.opts.has(topology.Orchestrate)) {
 			if err := a.tellPlans(ctx, d); err != nil {

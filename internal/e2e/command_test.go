@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -334,6 +335,18 @@ func TestCommandIsCompensated(t *testing.T) {
 	if a := s.get("/v1/shop/failures/" + one["id"].(string)); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	id := strings.TrimPrefix(a.json["id"].(string), "cmd-")
+	want := map[string][]string{
+		"cmd-" + id:                          {"CommandQueued", "CommandRunning", "CommandCompensating", "CommandFailed"},
+		"run-" + id + ".billingSuspend":      {"IntegrationRunCompleted"},
+		"run-" + id + ".billingSuspend.undo": {"IntegrationRunCompleted"},
+		"run-" + id + ".crmNote":             {"IntegrationRunFailed"},
+		"fail-" + id + ".crmNote.1":          {"IntegrationFailureOpened", "IntegrationFailureResolved"},
+	}
+	eventually(t, "all of it to be told", 10*time.Second, func() (bool, string) {
+		told := s.activities("shop") // of calls by another way than of commands
+		return reflect.DeepEqual(told, want), fmt.Sprint(told)
+	})
 }
 
 // What is served is as the OpenAPI document says, the requests of the declared

@@ -54,7 +54,7 @@ func TestKilledAtCommands(t *testing.T) {
 		listen := freeAddress(t)
 		c := spawn(t, dir, strings.Join(rules, ";"), "serve", "--data", filepath.Join(dir, "data"), "--domain", definition, "--listen", listen,
 			"--kafka-brokers", brokers, "--registry-url", registry, "--topics-partitions", "4")
-		c.addr = app.DevAddresses{API: "http://" + listen}
+		c.addr = app.DevAddresses{API: "http://" + listen, Kafka: brokers}
 		if _, err := c.lines.find("msg=ready", 90*time.Second); err != nil && !c.firedOf(rules) {
 			t.Fatal(err)
 		}
@@ -171,6 +171,13 @@ func TestKilledAtCommands(t *testing.T) {
 	}
 	if a := c.get("/v1/shop/commands?attention=true"); len(a.json["items"].([]any)) > 0 {
 		t.Errorf("%s", a.body)
+	}
+	told := c.system.activities("shop")
+	for key, a := range answers {
+		all := told[a.json["id"].(string)]
+		if len(all) < 3 || all[0] != "CommandQueued" || all[len(all)-1] != "Command"+a.json["status"].(string) {
+			t.Errorf("of %s, which is %s, is told %s", key, a.json["status"], all)
+		}
 	}
 	t.Logf("%d kills, %d commands: %v", kills, len(sent), ends)
 }

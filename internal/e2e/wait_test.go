@@ -152,6 +152,26 @@ func (s *system) events(domain string) map[string]int {
 	return n
 }
 
+// activities reads what is told of the commands of a domain: the types by what
+// they are about. It fails if an id occurs twice.
+func (s *system) activities(domain string) map[string][]string {
+	s.t.Helper()
+	told := map[string][]string{}
+	ids := map[string]bool{}
+	s.read(domain+".activities", func(r *kgo.Record) {
+		h := map[string]string{}
+		for _, x := range r.Headers {
+			h[x.Key] = string(x.Value)
+		}
+		if ids[h["ce_id"]] {
+			s.t.Errorf("%s of type %s was told twice", h["ce_id"], h["ce_type"])
+		}
+		ids[h["ce_id"]] = true
+		told[h["ce_subject"]] = append(told[h["ce_subject"]], strings.TrimPrefix(h["ce_type"], "touchstone.platform.v1."))
+	})
+	return told
+}
+
 // published waits until the events of all changes are out.
 func (s *system) published(domain string) {
 	s.t.Helper()

@@ -1,26 +1,34 @@
 // Package track is the station that keeps what is told of commands: how far each
 // is, its timeline, and the calls that were made for it with their failures. It
-// is what is read over HTTP, and decides nothing.
+// is what is read over HTTP, and decides nothing. What is new to the world it
+// tells there.
 package track
 
 import (
 	"time"
 
+	"github.com/touchstone-platform/touchstone/codecs"
 	"github.com/touchstone-platform/touchstone/domain/envelope"
 	"github.com/touchstone-platform/touchstone/domain/run"
 	"github.com/touchstone-platform/touchstone/domain/saga"
 	"github.com/touchstone-platform/touchstone/processors"
+	"github.com/touchstone-platform/touchstone/topology"
 )
 
 // Station is the track station of one domain. Its state is what is told of one
 // command (*run.Progress).
-type Station struct{ keep time.Duration }
+type Station struct {
+	keep               time.Duration
+	domain, activities string
+}
 
 var _ processors.Waker = (*Station)(nil)
 
-// New makes the track station. What is told of a command is forgotten so long
+// New makes the track station of a domain. What is told of a command is forgotten so long
 // after its end; zero keeps it for ever.
-func New(keep time.Duration) *Station { return &Station{keep} }
+func New(domain string, keep time.Duration) *Station {
+	return &Station{keep: keep, domain: domain, activities: topology.Activities(domain)}
+}
 
 // Step takes in what is told of a command, or of an attempt at a call for it.
 func (s *Station) Step(state any, in processors.Record) (processors.Effects, error) {
@@ -28,12 +36,13 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	if p == nil {
 		p = &run.Progress{}
 	}
+	var events []run.Activity
 	changed := false
 	switch v := in.Value.(type) {
 	case *saga.Report:
-		changed = p.Reported(v)
+		events, changed = p.Reported(v)
 	case *run.Attempt:
-		changed = p.Attempted(v)
+		events, changed = p.Attempted(v)
 	}
 	if !changed {
 		return processors.Effects{}, nil
@@ -42,7 +51,12 @@ func (s *Station) Step(state any, in processors.Record) (processors.Effects, err
 	if s.keep > 0 && (p.Report == nil || p.Report.Saga.Status.Final()) {
 		p.Forget = p.Last + envelope.Instant(s.keep.Microseconds())
 	}
-	return processors.Effects{State: p}, nil
+	effects := processors.Effects{State: p}
+	for i := range events {
+		e := &events[i]
+		effects.Emit = append(effects.Emit, processors.Emit{Stream: s.activities, Key: in.Key, Value: e, Headers: codecs.ActivityHeaders(s.domain, e)})
+	}
+	return effects, nil
 }
 
 // Due is part of processors.Waker.

@@ -12,11 +12,22 @@ import (
 
 // What is new is kept, and what is not leaves the state alone.
 func TestStep(t *testing.T) {
-	s := track.New(time.Hour)
+	s := track.New("shop", time.Hour)
 	report := &saga.Report{Key: "default/customer/C1", At: 5, Saga: saga.Saga{ID: "cmd-1", Status: saga.Rejected, Revision: 1}}
 	effects, err := s.Step(nil, processors.Record{Key: "cmd-1", Value: report})
 	if err != nil || effects.State == nil || effects.State.(*run.Progress).Report != report {
 		t.Fatalf("%+v, %v", effects, err)
+	}
+	if len(effects.Emit) != 1 || effects.Emit[0].Stream != "shop.activities" || effects.Emit[0].Key != "cmd-1" || effects.Emit[0].Value.(*run.Activity).Type != "CommandRejected" {
+		t.Errorf("the world is told %+v", effects.Emit)
+	}
+	for k, want := range map[string]string{
+		"ce_specversion": "1.0", "ce_id": "cmd-1/1", "ce_source": "/shop/commands", "ce_type": "touchstone.platform.v1.CommandRejected",
+		"ce_subject": "cmd-1", "content-type": "application/avro", "tenant": "default",
+	} {
+		if got := string(effects.Emit[0].Headers[k]); got != want {
+			t.Errorf("header %s is %q, expected %q", k, got, want)
+		}
 	}
 	for _, again := range []any{report, nil} {
 		if e, err := s.Step(effects.State, processors.Record{Key: "cmd-1", Value: again}); err != nil || e.State != nil {
