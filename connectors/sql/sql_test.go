@@ -204,58 +204,148 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// nobody is the user of that name.
-const nobody = 65534
+// TestMySQL runs on a MariaDB of its own, where its programs are installed, or on
+// the server in TOUCHSTONE_TEST_MYSQL.
+func TestMySQL(t *testing.T) {
+	dsn := os.Getenv("TOUCHSTONE_TEST_MYSQL")
+	if dsn == "" {
+		dsn = startMariaDB(t)
+	}
+	d := database{"mysql", "mysql", dsn}
+	testDatabase(t, d)
+	d.make(t)
+	b := d.connect(t, nil)
+	bad := call("typed", "8", "")
+	bad.Args["n"] = "not a number"
+	if _, err := b.Call(t.Context(), bad); failure.KindOf(err) != failure.Validation {
+		t.Errorf("a value of the wrong type: %s %v", failure.KindOf(err), err)
+	}
+	slow := d.connection(nil)
+	slow.Operations = append(slow.Operations, &definition.Operation{Name: "slow", Settings: map[string]any{"statements": []any{map[string]any{"sql": "SELECT SLEEP(5)"}}}})
+	conformance(t, d, slow)
+	gone := database{"mysql", "mysql", "nobody@tcp(127.0.0.1:1)/none?timeout=1s"}
+	if _, err := gone.connect(t, nil).Call(t.Context(), call("read", "7", "")); failure.KindOf(err) != failure.Transient {
+		t.Errorf("nobody there: %v", err)
+	}
+}
 
 // startPostgres runs a server in a folder of its own.
 func startPostgres(t *testing.T) string {
 	t.Helper()
-	find := func(name string) string {
-		if p, err := exec.LookPath(name); err == nil {
-			return p
-		}
-		if all, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); len(all) > 0 {
-			return all[len(all)-1]
-		}
-		t.Skipf("PostgreSQL is absent: there is no %s (set TOUCHSTONE_TEST_POSTGRES to the URL of a database)", name)
-		return ""
+	s := server{t: t, name: "PostgreSQL", setting: "TOUCHSTONE_TEST_POSTGRES", dirs: "/usr/lib/postgresql/*/bin/"}
+	initdb, postgres := s.find("initdb"), s.find("postgres")
+	s.folder()
+	s.run(initdb, "-D", s.dir, "-U", "test", "-A", "trust", "--no-sync")
+	port := freePort(t)
+	s.start(postgres, "-D", s.dir, "-p", fmt.Sprint(port), "-k", s.dir, "-h", "127.0.0.1", "-F")
+	return s.wait("pgx", fmt.Sprintf("postgres://test@127.0.0.1:%d/postgres?sslmode=disable", port))
+}
+
+// startMariaDB runs a server in a folder of its own.
+func startMariaDB(t *testing.T) string {
+	t.Helper()
+	s := server{t: t, name: "MariaDB", setting: "TOUCHSTONE_TEST_MYSQL", dirs: "/usr/sbin/"}
+	install, mariadbd := s.find("mariadb-install-db"), s.find("mariadbd")
+	s.find("my_print_defaults") // which the first needs
+	s.folder()
+	data, socket, port := filepath.Join(s.dir, "data"), filepath.Join(s.dir, "s"), freePort(t)
+	s.run(install, "--no-defaults", "--datadir="+data, "--skip-test-db", "--auth-root-authentication-method=normal")
+	s.start(mariadbd, "--no-defaults", "--datadir="+data, "--socket="+socket, "--port="+fmt.Sprint(port), "--bind-address=127.0.0.1", "--pid-file="+filepath.Join(s.dir, "pid"), "--innodb-flush-log-at-trx-commit=0")
+	dsn := fmt.Sprintf("root@tcp(127.0.0.1:%d)/", port)
+	db, err := dbsql.Open("mysql", s.wait("mysql", dsn))
+	if err != nil {
+		t.Fatal(err)
 	}
-	initdb, postgres := find("initdb"), find("postgres")
-	dir := t.TempDir()
-	command := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(name, args...)
-		cmd.Dir = dir
-		if os.Getuid() == 0 { // as whom PostgreSQL does not run
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		}
-		return cmd
+	defer db.Close()
+	if _, err := db.Exec("CREATE DATABASE shop"); err != nil {
+		t.Fatal(err)
 	}
+	return dsn + "shop"
+}
+
+// server is a database server that is installed here and started for a test.
+type server struct {
+	t *testing.T
+	// name of it, the environment variable that names another one, and the folder
+	// of its programs if they are not on the path.
+	name, setting, dirs string
+	dir                 string
+}
+
+func (s *server) find(name string) string {
+	s.t.Helper()
+	if p, err := exec.LookPath(name); err == nil {
+		return p
+	}
+	if all, _ := filepath.Glob(s.dirs + name); len(all) > 0 {
+		return all[len(all)-1]
+	}
+	s.t.Skipf("%s is absent: there is no %s (set %s to the URL of a database)", s.name, name, s.setting)
+	return ""
+}
+
+// nobody is the user of that name: these servers do not run as root.
+const nobody = 65534
+
+func (s *server) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = s.dir
 	if os.Getuid() == 0 {
-		if err := os.Chown(dir, nobody, nobody); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	if out, err := command(initdb, "-D", dir, "-U", "test", "-A", "trust", "--no-sync").CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+	return cmd
+}
+
+// folder makes that of the server. Its path is short, as sockets want it.
+func (s *server) folder() {
+	s.t.Helper()
+	dir, err := os.MkdirTemp("", "touchstone-sql")
+	if err == nil && os.Getuid() == 0 {
+		err = os.Chown(dir, nobody, nobody)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
-	cmd := command(postgres, "-D", dir, "-p", fmt.Sprint(port), "-k", dir, "-h", "127.0.0.1", "-F")
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
+	s.dir = dir
+}
+
+func (s *server) run(name string, args ...string) {
+	s.t.Helper()
+	if out, err := s.command(name, args...).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+func (s *server) start(name string, args ...string) {
+	s.t.Helper()
+	cmd := s.command(name, args...)
+	log := filepath.Join(s.dir, "log")
+	f, err := os.Create(log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() })
-	dsn := fmt.Sprintf("postgres://test@127.0.0.1:%d/postgres?sslmode=disable", port)
-	db, err := dbsql.Open("pgx", dsn)
+	s.t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if s.t.Failed() {
+			b, _ := os.ReadFile(log)
+			s.t.Logf("%s:\n%s", s.name, b)
+		}
+	})
+}
+
+// wait gives the URL once the server answers.
+func (s *server) wait(driver, dsn string) string {
+	s.t.Helper()
+	db, err := dbsql.Open(driver, dsn)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer db.Close()
 	for end := time.Now().Add(30 * time.Second); ; {
@@ -263,10 +353,20 @@ func startPostgres(t *testing.T) string {
 			return dsn
 		}
 		if time.Now().After(end) {
-			t.Fatalf("PostgreSQL did not start: %v", err)
+			s.t.Fatalf("%s did not start: %v", s.name, err)
 		}
 		<-time.After(50 * time.Millisecond)
 	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
 }
 
 func TestSettings(t *testing.T) {
