@@ -307,7 +307,7 @@ func sampleSaga() *saga.Saga {
 		Cause: envelope.Cause{Correlation: "c"}, Parent: sampleCommand().Parent, IfVersion: 3, Status: saga.Compensating, Accepted: at, Began: at, Ended: at, Revision: 3, Round: 2, Stage: 1, Due: at, Left: time.Minute,
 		Steps: []saga.Step{{
 			Name: "pause", Approval: true, Do: saga.Leg{Phase: saga.Done, Attempt: 2, Spared: 1, Args: []canonical.Named{{Name: "id", Value: "7"}}},
-			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Kind: failure.Transient, Detail: "503", Uncertain: true}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
+			Undo: saga.Leg{Phase: saga.Asked, Attempt: 1, Held: true, Recalled: true, Kind: failure.Transient, Detail: "503", Uncertain: true}, Output: []canonical.Named{{Name: "body", Value: "{}"}}, Uncertain: true,
 		}},
 		Entity:   saga.Entity{Resource: "customer", ID: "C1", Version: 7, Gone: true, State: "active", Fields: []canonical.Named{{Name: "email", Value: `"a"`}}, Refs: []saga.Ref{{Source: "crm", Key: "1"}}},
 		Stopping: true, Reason: &saga.Reason{Step: "pause", Kind: failure.Auth, Detail: "401"},

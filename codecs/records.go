@@ -321,6 +321,7 @@ func readLeg(r *reader, l *saga.Leg) {
 	readInt(r, &l.Attempt)
 	readInt(r, &l.Spared)
 	readBool(r, &l.Held)
+	readBool(r, &l.Recalled)
 	readList(r, &l.Args, readNamed)
 	readWord(r, &l.Kind)
 	readText(r, &l.Detail)

@@ -100,6 +100,7 @@ type Call struct {
 // held. The call is answered, as a Conflict if it had not begun.
 type Withdraw struct {
 	Step    string
+	Undo    bool
 	Attempt int32
 	// Connection of the call; empty for an approval.
 	Connection string
@@ -137,6 +138,7 @@ const (
 	Confirm  Purpose = "confirm"  // the canonical state should have agreed
 	Attempt  Purpose = "attempt"  // a reply should have come
 	Again    Purpose = "again"    // the next attempt is due
+	Recall   Purpose = "recall"   // what is held is to be asked for anew
 	Question Purpose = "question" // the entity that a lane asked for should be known
 )
 
@@ -168,11 +170,11 @@ func ParseTimer(s string) (Timer, error) {
 	case ok && len(parts) == 2 && (t.Purpose == Deadline || t.Purpose == Confirm || t.Purpose == Question):
 		t.Attempt = int32(n)
 		return t, nil
-	case ok && len(parts) == 4 && (t.Purpose == Attempt || t.Purpose == Again) && parts[1] != "" && (parts[2] == "do" || parts[2] == "undo"):
+	case ok && len(parts) == 4 && (t.Purpose == Attempt || t.Purpose == Again || t.Purpose == Recall) && parts[1] != "" && (parts[2] == "do" || parts[2] == "undo"):
 		t.Step, t.Undo, t.Attempt = parts[1], parts[2] == "undo", int32(n)
 		return t, nil
 	}
-	return Timer{}, fmt.Errorf("timer %q: expected deadline, confirm or question with /<round>, or attempt or again with /<step>/<do or undo>/<attempt>", s)
+	return Timer{}, fmt.Errorf("timer %q: expected deadline, confirm or question with /<round>, or attempt, again or recall with /<step>/<do or undo>/<attempt>", s)
 }
 
 func direction(undo bool) string {

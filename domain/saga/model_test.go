@@ -126,7 +126,16 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		if spared {
 			over = after(t, a.Gone)
 		}
-		if at := max(stop, after(t, a.Held)); !undo && a.Held > 0 && at < over {
+		held := after(t, a.Held) // until is the end of that
+		until := over
+		if recall := after(held, holdFor); a.Held > 0 && recall < over && (undo || recall < stop) {
+			over, given, a.Uncertain, spared = after(recall, withdrawal), failure.Conflict, false, true
+			if m.Lost {
+				over, given, a.Uncertain, spared = after(recall, timeout), failure.Transient, true, false
+				a.Pause = 0
+			}
+			until, spared = recall, spared && (undo || over < stop)
+		} else if at := max(stop, held); !undo && a.Held > 0 && at < over {
 			over, given, a.Uncertain, spared = after(at, withdrawal), failure.Conflict, false, false
 			if m.Lost {
 				over, given, a.Uncertain = after(at, timeout), failure.Transient, true
@@ -135,8 +144,8 @@ func (m *model) run(c course, name string, undo bool, timeout time.Duration, ret
 		if a.Silent {
 			over, given = after(t, timeout), failure.Transient
 		}
-		if h := after(t, a.Held); !undo && a.Held > 0 && h < min(over, first(c.late, t)) {
-			c.held = append(c.held, [2]envelope.Instant{h, min(over, first(c.late, t))})
+		if until = min(until, over, first(c.late, t)); !undo && a.Held > 0 && held < until {
+			c.held = append(c.held, [2]envelope.Instant{held, until})
 		}
 		if l := first(c.late, t); l < over {
 			return end(Done, l)

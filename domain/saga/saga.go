@@ -91,6 +91,8 @@ type Leg struct {
 	Spared int32 `avro:"spared" json:"spared,omitempty"`
 	// Held: the attempt waits, because its connection is paused.
 	Held bool `avro:"held" json:"held,omitempty"`
+	// Recalled: it waited so long that it is taken back, to be asked for anew.
+	Recalled bool `avro:"recalled" json:"recalled,omitempty"`
 	// Args of every attempt, as they were found for the first.
 	Args []canonical.Named `avro:"args" json:"args,omitempty"`
 	// Kind and Detail of the last failure.

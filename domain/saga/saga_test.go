@@ -22,6 +22,7 @@ import (
 // TestMain has properties checked on 10,500 cases each unless told otherwise.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	holdFor = 250 * time.Millisecond // so that histories have calls that are held longer
 	told := false
 	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "rapid.checks" })
 	if !told {
@@ -103,7 +104,11 @@ func draw(t *rapid.T) *story {
 				a.After = span("reply", 0, int(timeout/time.Millisecond)-1)
 				if rapid.IntRange(0, 9).Draw(t, "held") == 0 {
 					a.Held = a.After
-					a.After += span("hold", 1, 1000)
+					longest := 1000
+					if len(out) > retry.Attempts { // what goes on for ever must not be held for ever
+						longest = 200
+					}
+					a.After += span("hold", 1, longest)
 				}
 			}
 			if a.Held > 0 && len(out) < retry.Attempts+1 && rapid.IntRange(0, 2).Draw(t, "gone") == 0 {
@@ -232,12 +237,12 @@ func (w *world) perform(effects []Effect) {
 			if w.Lost {
 				w.coming = slices.DeleteFunc(w.coming, func(a arrival) bool {
 					r, ok := a.in.(Reply)
-					return ok && r.Step == e.Step && !r.Undo && r.Attempt == e.Attempt && !r.Held
+					return ok && r.Step == e.Step && r.Undo == e.Undo && r.Attempt == e.Attempt && !r.Held
 				})
 			}
 			for i, a := range w.coming {
-				if r, ok := a.in.(Reply); ok && r.Step == e.Step && !r.Undo && r.Attempt == e.Attempt && !r.Held {
-					w.coming[i] = arrival{after(w.now, withdrawal), a.order, Reply{Step: e.Step, Attempt: e.Attempt, Kind: failure.Conflict, Detail: "withdrawn"}}
+				if r, ok := a.in.(Reply); ok && r.Step == e.Step && r.Undo == e.Undo && r.Attempt == e.Attempt && !r.Held {
+					w.coming[i] = arrival{after(w.now, withdrawal), a.order, Reply{Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Kind: failure.Conflict, Unbegun: true, Detail: "withdrawn"}}
 				}
 			}
 		}
@@ -314,8 +319,10 @@ func (w *world) live() {
 		for _, s := range w.saga.Steps {
 			for _, undo := range []bool{false, true} {
 				leg := s.leg(undo)
-				if _, limited := w.timers[Timer{Attempt, s.Name, undo, leg.Attempt}]; leg.Held && (leg.Phase != Asked || limited) || leg.Phase == Asked && !leg.Held && !limited {
-					w.t.Fatalf("after %+v step %s is %+v; its time runs: %v", in, s.Name, *leg, limited)
+				_, limited := w.timers[Timer{Attempt, s.Name, undo, leg.Attempt}]
+				_, held := w.timers[Timer{Recall, s.Name, undo, leg.Attempt}]
+				if limited != (leg.Phase == Asked && !leg.Held) || held != leg.Held || held && leg.Phase != Asked {
+					w.t.Fatalf("after %+v step %s is %+v; its time runs: %v, that of being held: %v", in, s.Name, *leg, limited, held)
 				}
 			}
 		}

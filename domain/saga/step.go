@@ -265,14 +265,17 @@ func (m *machine) reply(r Reply) {
 		leg.Phase, leg.Kind, leg.Detail = Done, "", ""
 		m.settled(r.Undo)
 	case !current:
-	case r.Unbegun && leg.Held:
-		// Who held it is gone, and who came after would not begin it so late.
-		leg.Held = false
+	case r.Unbegun && (leg.Held || leg.Recalled && (r.Undo || !m.Stopping)):
+		// Who held it is gone, and who came after would not begin it so late; or it
+		// was recalled.
+		m.clear(s, r.Undo)
 		leg.Spared++
 		m.attempt(s, p, r.Undo)
+	case r.Held && (leg.Held || leg.Recalled): // it comes again
 	case r.Held:
-		m.do(Clear{Timer{Attempt, s.Name, r.Undo, leg.Attempt}})
+		m.clear(s, r.Undo)
 		leg.Held = true
+		m.set(Timer{Recall, s.Name, r.Undo, leg.Attempt}, holdFor)
 		if m.Stopping && !r.Undo {
 			m.withdraw(s, p)
 		}
@@ -284,11 +287,14 @@ func (m *machine) reply(r Reply) {
 // clear ends the wait of a leg, with its timer.
 func (m *machine) clear(s *Step, undo bool) {
 	leg := s.leg(undo)
-	leg.Held = false
-	switch leg.Phase {
-	case Asked:
+	held := leg.Held
+	leg.Held, leg.Recalled = false, false
+	switch {
+	case held:
+		m.do(Clear{Timer{Recall, s.Name, undo, leg.Attempt}})
+	case leg.Phase == Asked:
 		m.do(Clear{Timer{Attempt, s.Name, undo, leg.Attempt}})
-	case Waiting:
+	case leg.Phase == Waiting:
 		m.do(Clear{Timer{Again, s.Name, undo, leg.Attempt}})
 	}
 }
@@ -370,10 +376,24 @@ func (m *machine) stop(why Reason) {
 // withdraw takes a call back that is held. It may have begun by now; so it is
 // waited for like any other.
 func (m *machine) withdraw(s *Step, p *definition.Step) {
-	s.Do.Held = false
-	m.do(Withdraw{s.Name, s.Do.Attempt, p.Connection})
-	m.set(Timer{Attempt, s.Name, false, s.Do.Attempt}, p.Timeout)
+	m.clear(s, false)
+	m.takeBack(s, p, false)
 }
+
+// takeBack withdraws a call, and waits for what is said to that.
+func (m *machine) takeBack(s *Step, p *definition.Step, undo bool) {
+	leg, timeout := s.leg(undo), p.Timeout
+	if undo {
+		timeout = p.Undo.Timeout
+	}
+	m.do(Withdraw{s.Name, undo, leg.Attempt, p.Connection})
+	m.set(Timer{Attempt, s.Name, undo, leg.Attempt}, timeout)
+}
+
+// holdFor is how long a call may be held before it is asked for anew: what holds
+// it is kept for a week (package topology), and a saga must not wait for what
+// nobody knows of any more.
+var holdFor = 24 * time.Hour
 
 func (m *machine) stageSettled() bool {
 	if m.Stage < 0 || int(m.Stage) >= len(m.plan.Stages) {
@@ -529,7 +549,7 @@ func (m *machine) fired(t Timer) {
 			}
 			m.end(Unconfirmed)
 		}
-	case Attempt, Again:
+	case Attempt, Again, Recall:
 		s, p := m.find(t.Step)
 		if s == nil || s.leg(t.Undo).Attempt != t.Attempt {
 			return
@@ -538,7 +558,10 @@ func (m *machine) fired(t Timer) {
 		switch {
 		case t.Purpose == Again && leg.Phase == Waiting:
 			m.attempt(s, p, t.Undo)
-		case t.Purpose == Attempt && leg.Phase == Asked:
+		case t.Purpose == Recall && leg.Held:
+			leg.Held, leg.Recalled = false, true
+			m.takeBack(s, p, t.Undo)
+		case t.Purpose == Attempt && leg.Phase == Asked && !leg.Held:
 			if p.Kind != definition.Approve {
 				s.uncertain(t.Undo)
 			}

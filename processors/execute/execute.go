@@ -283,7 +283,7 @@ func (x *Executor) withdraw(c *Call) {
 	var found []*item
 	x.mu.Lock()
 	x.queue = slices.DeleteFunc(x.queue, func(i *item) bool {
-		same := i.Request.Saga == r.Saga && i.Request.Step == r.Step && i.Request.Attempt == r.Attempt && !i.Request.Undo
+		same := i.Request.Saga == r.Saga && i.Request.Step == r.Step && i.Request.Attempt == r.Attempt && i.Request.Undo == r.Undo
 		if same {
 			i.begun = true
 			found = append(found, i)

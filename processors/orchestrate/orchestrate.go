@@ -171,7 +171,7 @@ func (s *Station) effects(lane *saga.Lane, turn saga.Turn, key string, now envel
 				})
 			case saga.Withdraw:
 				if _, ok := s.domain.Connection(e.Connection); ok {
-					emit(topology.Calls(s.domain.Name, e.Connection), key, &saga.Request{Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Attempt: e.Attempt, Connection: e.Connection, Withdrawn: true})
+					emit(topology.Calls(s.domain.Name, e.Connection), key, &saga.Request{Saga: a.Saga.ID, Command: a.Saga.Command, Step: e.Step, Undo: e.Undo, Attempt: e.Attempt, Connection: e.Connection, Withdrawn: true})
 				}
 			case saga.Refresh:
 				s.refresh(a.Saga, key, emit)
